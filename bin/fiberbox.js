@@ -1,0 +1,34 @@
+#!/usr/bin/env node
+// The `fiberbox` command. Plain JavaScript that even an old Node can parse, so that it can say what is wrong.
+import { existsSync } from "node:fs"
+import * as Module from "node:module"
+import { dirname, join } from "node:path"
+import { fileURLToPath, pathToFileURL } from "node:url"
+
+const [major = 0, minor = 0] = process.versions.node.split(".").map(Number)
+if (major < 22 || (major === 22 && minor < 19)) {
+  console.error(
+    `fiberbox needs Node 22.19 or newer and this is ${process.version}. ` +
+      "Fix: in a checkout run `npm ci` and then `npx fiberbox ...`; elsewhere install a newer Node."
+  )
+  process.exit(1)
+}
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)))
+// Node does not strip types below node_modules, so an installed package runs what was built.
+const installed = root.split("/").includes("node_modules")
+
+if (process.argv[2] === "setup") {
+  await import("../scripts/setup.js")
+} else {
+  const entry = join(root, installed ? "dist/cli.js" : "src/cli.ts")
+  if (!existsSync(entry)) {
+    console.error(
+      `fiberbox: ${entry} is missing. Fix: reinstall the package, or run \`npm ci\` in the checkout.`
+    )
+    process.exit(1)
+  }
+  // The cache lies beside the code it holds, never in a shared temporary directory where another user could poison it.
+  Module.enableCompileCache?.(join(root, installed ? "../.cache/fiberbox" : "node_modules/.cache/fiberbox"))
+  await import(pathToFileURL(entry).href)
+}

@@ -1,0 +1,1 @@
+console.log("native parts: nothing to do yet")

@@ -1,0 +1,52 @@
+/**
+ * Files in a sandbox, as its own user sees them.
+ */
+import * as Schema from "effect/Schema"
+import { SandboxPath } from "./Process.ts"
+import { Timestamp, User } from "./Sandbox.ts"
+
+/** What kind of thing a path names; symbolic links are not followed to decide. */
+export const FileType = Schema.Literals(["file", "directory", "symlink", "fifo", "socket", "device"])
+export type FileType = typeof FileType.Type
+
+/** Permission bits, as in chmod(2): 0 to 0o7777. */
+export const Mode = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 0o7777 }))
+
+/** What stat tells. */
+export const FileInfo = Schema.Struct({
+  path: SandboxPath,
+  type: FileType,
+  /** Bytes. */
+  size: Schema.Natural,
+  mode: Mode,
+  uid: Schema.Natural,
+  gid: Schema.Natural,
+  modifiedAt: Timestamp,
+  /** Where a symbolic link points. */
+  target: Schema.optional(Schema.String)
+})
+export type FileInfo = typeof FileInfo.Type
+
+/** A directory's content; `truncated` when there was more than the asked-for number of entries. */
+export const FileList = Schema.Struct({
+  entries: Schema.Array(FileInfo),
+  truncated: Schema.Boolean
+})
+export type FileList = typeof FileList.Type
+
+/** Whose rights a file operation has; default `user`. */
+export const As = Schema.optional(User)
+
+/** What happened below a watched directory. */
+export const WatchEvent = Schema.Union([
+  Schema.TaggedStruct("Created", { path: SandboxPath }),
+  Schema.TaggedStruct("Modified", { path: SandboxPath }),
+  Schema.TaggedStruct("Removed", { path: SandboxPath }),
+  Schema.TaggedStruct("Renamed", { from: SandboxPath, to: SandboxPath }),
+  /** Events were lost: look again at the whole directory. */
+  Schema.TaggedStruct("Overflow", {})
+])
+export type WatchEvent = typeof WatchEvent.Type
+
+/** The most bytes one write or upload call carries. */
+export const maxChunkBytes = 128 * 1024

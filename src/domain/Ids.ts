@@ -1,0 +1,97 @@
+/**
+ * Identifiers and names: what a sandbox, a process and an upload are called.
+ *
+ * A sandbox id carries its shard group (the host that runs it), because
+ * placement must follow from the id alone. Process and upload ids are chosen by
+ * the caller, so that a repeated request is recognised as the same one.
+ */
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { SecureRandom } from "effect/crypto"
+
+/** Identifies a sandbox: `sb_<group>_<26 base32 characters>` (128 random bits). */
+export const SandboxId = Schema.String.check(
+  Schema.isPattern(/^sb_[a-z0-9]{1,16}_[a-z2-7]{26}$/, {
+    message: "a sandbox id looks like sb_<group>_<26 base32 characters>"
+  })
+).pipe(Schema.brand("SandboxId"))
+export type SandboxId = typeof SandboxId.Type
+
+/** The shard group a sandbox id belongs to. */
+export const groupOf = (id: SandboxId): string => id.slice(3, id.lastIndexOf("_"))
+
+/** Identifies a process within a sandbox; chosen by the caller, unique per machine. */
+export const ProcessId = Schema.String.check(
+  Schema.isPattern(/^[A-Za-z0-9_.-]{1,64}$/, { message: "a process id is 1 to 64 of A-Z a-z 0-9 _ . -" })
+).pipe(Schema.brand("ProcessId"))
+export type ProcessId = typeof ProcessId.Type
+
+/** Identifies one file upload in progress; chosen by the caller. */
+export const UploadId = Schema.String.check(
+  Schema.isPattern(/^[A-Za-z0-9_.-]{1,64}$/, { message: "an upload id is 1 to 64 of A-Z a-z 0-9 _ . -" })
+).pipe(Schema.brand("UploadId"))
+export type UploadId = typeof UploadId.Type
+
+/** A sandbox name, unique among the sandboxes of one owner: a DNS label. */
+export const SandboxName = Schema.String.check(
+  Schema.isPattern(/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/, {
+    message: "a name is 1 to 63 of a-z 0-9 -, and neither begins nor ends with -"
+  })
+).pipe(Schema.brand("SandboxName"))
+export type SandboxName = typeof SandboxName.Type
+
+/** Whoever owns sandboxes: the principal of a token, or `local` for an embedding program. */
+export const Owner = Schema.String.check(Schema.isBetweenLength(1, 128)).pipe(Schema.brand("Owner"))
+export type Owner = typeof Owner.Type
+
+/** The owner of everything an embedding program creates. */
+export const localOwner: Owner = Owner.make("local")
+
+/** Which incarnation of a sandbox's machine: starts at 1; restart, start and restore advance it, resume keeps it. */
+export const Generation = Schema.Natural.pipe(Schema.brand("Generation"))
+export type Generation = typeof Generation.Type
+
+/** A caller's key for a create request: the same key never makes a second sandbox. */
+export const IdempotencyKey = Schema.String.check(Schema.isBetweenLength(1, 128)).pipe(
+  Schema.brand("IdempotencyKey")
+)
+export type IdempotencyKey = typeof IdempotencyKey.Type
+
+const alphabet = "abcdefghijklmnopqrstuvwxyz234567"
+
+/** RFC 4648 base32 in lower case, without padding. */
+export const base32 = (bytes: Uint8Array): string => {
+  let out = ""
+  let bits = 0
+  let value = 0
+  for (const byte of bytes) {
+    value = ((value << 8) | byte) & 0xffff
+    bits += 8
+    while (bits >= 5) {
+      bits -= 5
+      out += alphabet.charAt((value >> bits) & 31)
+    }
+  }
+  return bits > 0 ? out + alphabet.charAt((value << (5 - bits)) & 31) : out
+}
+
+const random = Effect.fnUntraced(function* (bytes: number) {
+  const secure = yield* SecureRandom.SecureRandom
+  return base32(yield* secure.randomBytes(bytes))
+})
+
+/** A new sandbox id in a shard group. */
+export const makeSandboxId = (group: string): Effect.Effect<SandboxId, never, SecureRandom.SecureRandom> =>
+  Effect.map(random(16), (text) => SandboxId.make(`sb_${group}_${text}`))
+
+/** A new process id. */
+export const makeProcessId: Effect.Effect<ProcessId, never, SecureRandom.SecureRandom> = Effect.map(
+  random(10),
+  (text) => ProcessId.make(text)
+)
+
+/** A new upload id. */
+export const makeUploadId: Effect.Effect<UploadId, never, SecureRandom.SecureRandom> = Effect.map(
+  random(10),
+  (text) => UploadId.make(text)
+)

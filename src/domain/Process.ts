@@ -1,0 +1,147 @@
+/**
+ * Programs in a sandbox: what to run, what comes out of them, how they ended.
+ *
+ * A process writes to a journal: its standard output and error as byte entries
+ * in one order. A cursor counts bytes over both from the process's start, so
+ * a reader that was cut off goes on where it was.
+ */
+import * as Schema from "effect/Schema"
+import { ProcessId } from "./Ids.ts"
+import { Env, Millis, Timestamp, User } from "./Sandbox.ts"
+
+/** A byte position in a journal. */
+export const Cursor = Schema.Natural
+export type Cursor = typeof Cursor.Type
+
+/** The size of a terminal, in character cells. */
+export const PtySize = Schema.Struct({
+  rows: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 1000 })),
+  cols: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 1000 }))
+})
+export type PtySize = typeof PtySize.Type
+
+const Argument = Schema.String.check(
+  Schema.isPattern(/^[^\0]*$/, { message: "an argument has no NUL" })
+)
+
+/** Bytes of arguments and environment that Linux and every backend take. */
+export const maxArgumentBytes = 1024 * 1024
+
+/** An absolute path inside a sandbox, without NUL. */
+export const SandboxPath = Schema.String.check(
+  Schema.isPattern(/^\/[^\0]*$/, { message: "a path in a sandbox begins with / and has no NUL" }),
+  Schema.isMaxLength(4096)
+)
+export type SandboxPath = typeof SandboxPath.Type
+
+/** A program to run. */
+export const ProcessSpec = Schema.Struct({
+  processId: ProcessId,
+  /** The program, found by PATH, and its arguments. */
+  argv: Schema.NonEmptyArray(Argument),
+  /** Added to the sandbox's environment. */
+  env: Schema.optional(Env),
+  /** Default: the user's home. */
+  cwd: Schema.optional(SandboxPath),
+  /** Default: `user`. */
+  user: Schema.optional(User),
+  /** Run on a terminal of this size; output is then all `stdout`. */
+  pty: Schema.optional(PtySize),
+  /** Whether standard input is open for writing; otherwise it is empty. */
+  stdin: Schema.optional(Schema.Boolean),
+  /** The process and all its descendants are ended when it has run for this long; time paused does not count. */
+  timeoutMillis: Schema.optional(Millis),
+  /** Journal capacity in bytes; default 1 MiB, at most 16 MiB. */
+  journalBytes: Schema.optional(Schema.Int.check(Schema.isBetween({ minimum: 4096, maximum: 16 * 1024 * 1024 })))
+})
+export type ProcessSpec = typeof ProcessSpec.Type
+
+/** The argv that runs a command line through the sandbox's login shell. */
+export const shellArgv = (command: string): [string, ...Array<string>] => ["/bin/sh", "-lc", command]
+
+/** How a process ended: by its own exit code, or by a signal's name such as `SIGKILL`. */
+export const ExitStatus = Schema.Union([
+  Schema.TaggedStruct("Exited", { code: Schema.Natural }),
+  Schema.TaggedStruct("Signaled", { signal: Schema.String, number: Schema.Natural })
+])
+export type ExitStatus = typeof ExitStatus.Type
+
+/** The shell's number for an exit status: the code, or 128 plus the signal's number. */
+export const exitCodeOf = (status: ExitStatus): number =>
+  status._tag === "Exited" ? status.code : 128 + status.number
+
+/** What a journal is read with. */
+export const AttachOptions = Schema.Struct({
+  /** Where to begin; default 0, the oldest byte kept. */
+  cursor: Schema.optional(Cursor),
+  /** Stop passing output after this many bytes; the rest is counted in a `Truncated` event. */
+  maxOutputBytes: Schema.optional(Schema.Natural),
+  /** Detach a reader that takes nothing for this long while output waits; default 60,000. */
+  idleMillis: Schema.optional(Millis)
+})
+export type AttachOptions = typeof AttachOptions.Type
+
+/** What a reader of a process receives, in order. */
+export const ProcessEvent = Schema.Union([
+  /** The first event: the process exists. */
+  Schema.TaggedStruct("Started", { pid: Schema.Natural, startedAt: Timestamp }),
+  /** Output: `cursor` is the position of its first byte. */
+  Schema.TaggedStruct("Output", {
+    stream: Schema.Literals(["stdout", "stderr"]),
+    cursor: Cursor,
+    at: Timestamp,
+    data: Schema.Uint8Array
+  }),
+  /** Bytes `from` (inclusive) to `to` (exclusive) are not passed: overwritten before they were read, or over the reader's bound. */
+  Schema.TaggedStruct("Truncated", { from: Cursor, to: Cursor }),
+  /** The last event: the process ended and its output is complete. */
+  Schema.TaggedStruct("Exited", { status: ExitStatus, cursor: Cursor, at: Timestamp, timedOut: Schema.Boolean })
+])
+export type ProcessEvent = typeof ProcessEvent.Type
+
+/** A process as it stands. */
+export const ProcessInfo = Schema.Struct({
+  processId: ProcessId,
+  pid: Schema.Natural,
+  argv: Schema.Array(Schema.String),
+  user: User,
+  pty: Schema.Boolean,
+  startedAt: Timestamp,
+  /** Absent while it runs. */
+  exit: Schema.optional(ExitStatus),
+  /** The oldest byte the journal still holds, and the end of it. */
+  oldest: Cursor,
+  end: Cursor
+})
+export type ProcessInfo = typeof ProcessInfo.Type
+
+/** Signals a caller may send. */
+export const Signal = Schema.Literals([
+  "SIGHUP",
+  "SIGINT",
+  "SIGQUIT",
+  "SIGKILL",
+  "SIGUSR1",
+  "SIGUSR2",
+  "SIGTERM",
+  "SIGCONT",
+  "SIGSTOP",
+  "SIGTSTP",
+  "SIGWINCH"
+])
+export type Signal = typeof Signal.Type
+
+/** Linux's numbers for them (signal(7)). */
+export const signalNumbers: { readonly [S in Signal]: number } = {
+  SIGHUP: 1,
+  SIGINT: 2,
+  SIGQUIT: 3,
+  SIGKILL: 9,
+  SIGUSR1: 10,
+  SIGUSR2: 12,
+  SIGTERM: 15,
+  SIGCONT: 18,
+  SIGSTOP: 19,
+  SIGTSTP: 20,
+  SIGWINCH: 28
+}

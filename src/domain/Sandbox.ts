@@ -1,0 +1,246 @@
+/**
+ * What a sandbox is: the request that creates one, the resolved specification
+ * that is stored, and the view of it that callers see.
+ */
+import * as Schema from "effect/Schema"
+import { IsolationLevel } from "./Capability.ts"
+import { Generation, IdempotencyKey, Owner, SandboxId, SandboxName } from "./Ids.ts"
+import { Status } from "./Status.ts"
+
+const positive = (what: string) =>
+  Schema.isGreaterThan(0, { message: `${what} must be greater than 0` })
+
+/**
+ * A reference to what the sandbox's root is made of: `host` (the machine's own
+ * programs), `dir:/absolute/path`, or a name that the backend knows.
+ */
+export const ImageRef = Schema.String.check(
+  Schema.isPattern(/^[a-z0-9][A-Za-z0-9._:/@-]{0,254}$/, {
+    message: "an image is `host`, `dir:/absolute/path`, or a name of a-z A-Z 0-9 . _ : / @ -"
+  })
+)
+export type ImageRef = typeof ImageRef.Type
+
+/** Hard limits of one sandbox. */
+export const Limits = Schema.Struct({
+  /** Bytes of memory, page cache and in-memory files included. */
+  memoryBytes: Schema.Int.check(positive("memoryBytes")),
+  /** Processor time, in processors: 0.5 is half of one. */
+  cpus: Schema.Finite.check(positive("cpus")),
+  /** Processes and threads at one time. */
+  pids: Schema.Int.check(positive("pids")),
+  /** Bytes of all writable storage that outlives memory. */
+  diskBytes: Schema.Int.check(positive("diskBytes")),
+  /** Files and directories of that storage. */
+  inodes: Schema.Int.check(positive("inodes"))
+})
+export type Limits = typeof Limits.Type
+
+/** What a sandbox gets when its creator does not say. */
+export const defaultLimits: Limits = {
+  memoryBytes: 512 * 1024 * 1024,
+  cpus: 1,
+  pids: 256,
+  diskBytes: 2 * 1024 * 1024 * 1024,
+  inodes: 200_000
+}
+
+/**
+ * What a sandbox may reach: `none` (nothing but its own loopback), `full`, or
+ * only the named domains.
+ */
+export const Network = Schema.Union([
+  Schema.Literals(["none", "full"]),
+  Schema.Struct({ allow: Schema.Array(Schema.NonEmptyString) })
+])
+export type Network = typeof Network.Type
+
+/** Environment variables. A name has no `=` and no NUL, a value has no NUL. */
+export const Env = Schema.Record(
+  Schema.String.check(
+    Schema.isPattern(/^[^=\0]+$/, { message: "an environment name is not empty and has no = and no NUL" })
+  ),
+  Schema.String.check(Schema.isPattern(/^[^\0]*$/, { message: "an environment value has no NUL" }))
+)
+export type Env = typeof Env.Type
+
+/** Key and value tags a sandbox can be found by. */
+export const Labels = Schema.Record(
+  Schema.String.check(Schema.isBetweenLength(1, 128)),
+  Schema.String.check(Schema.isMaxLength(1024))
+)
+export type Labels = typeof Labels.Type
+
+/** Milliseconds, more than 0. */
+export const Millis = Schema.Finite.check(positive("a duration in milliseconds"))
+
+/** What happens when a time to live or an idle time has passed. */
+export const ExpiryAction = Schema.Literals(["kill", "stop", "pause"])
+export type ExpiryAction = typeof ExpiryAction.Type
+
+/** A time limit and what happens at its end. */
+export const Expiry = Schema.Struct({ afterMillis: Millis, action: ExpiryAction })
+export type Expiry = typeof Expiry.Type
+
+/**
+ * Whether a machine that died is started again, and how soon: the n-th restart
+ * waits `initialMillis * factor^(n-1)`, at most `maxMillis`. The count starts
+ * again once a machine has run for `maxMillis`.
+ */
+export const RestartPolicy = Schema.Union([
+  Schema.TaggedStruct("Never", {}),
+  Schema.TaggedStruct("OnFailure", {
+    maxRestarts: Schema.Natural,
+    initialMillis: Millis,
+    factor: Schema.Finite.check(Schema.isGreaterThanOrEqualTo(1)),
+    maxMillis: Millis
+  }),
+  Schema.TaggedStruct("Always", {
+    initialMillis: Millis,
+    factor: Schema.Finite.check(Schema.isGreaterThanOrEqualTo(1)),
+    maxMillis: Millis
+  })
+])
+export type RestartPolicy = typeof RestartPolicy.Type
+
+/** The wait before the n-th restart (n from 1), or undefined when there shall be none. */
+export const restartDelay = (policy: RestartPolicy, restart: number): number | undefined => {
+  if (policy._tag === "Never") return undefined
+  if (policy._tag === "OnFailure" && restart > policy.maxRestarts) return undefined
+  return Math.min(policy.maxMillis, policy.initialMillis * policy.factor ** (restart - 1))
+}
+
+const Port = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 65535 }))
+
+/** Who the programs of a sandbox run as: the unprivileged `user` (uid 1000) or its own `root`. */
+export const User = Schema.Literals(["user", "root"])
+export type User = typeof User.Type
+
+/** Everything that decides how a machine is made and run; fixed at creation but for env, labels, ports and start command. */
+export const SandboxSpec = Schema.Struct({
+  image: ImageRef,
+  limits: Limits,
+  network: Network,
+  env: Env,
+  labels: Labels,
+  ports: Schema.Array(Port),
+  startCommand: Schema.optional(Schema.NonEmptyString),
+  restartPolicy: RestartPolicy,
+  ttl: Schema.optional(Expiry),
+  idle: Schema.optional(Expiry)
+})
+export type SandboxSpec = typeof SandboxSpec.Type
+
+/** A request to create a sandbox; whatever is left out takes its default. */
+export const CreateRequest = Schema.Struct({
+  /** A name unique among the owner's sandboxes. */
+  name: Schema.optional(SandboxName),
+  /** Default: `host`. */
+  image: Schema.optional(ImageRef),
+  /** Default for each: {@link defaultLimits}. */
+  limits: Schema.optional(
+    Schema.Struct({
+      memoryBytes: Schema.optional(Limits.fields.memoryBytes),
+      cpus: Schema.optional(Limits.fields.cpus),
+      pids: Schema.optional(Limits.fields.pids),
+      diskBytes: Schema.optional(Limits.fields.diskBytes),
+      inodes: Schema.optional(Limits.fields.inodes)
+    })
+  ),
+  /** Default: `none`. */
+  network: Schema.optional(Network),
+  /** Environment of every process. */
+  env: Schema.optional(Env),
+  labels: Schema.optional(Labels),
+  /** Ports the sandbox's programs serve on. */
+  ports: Schema.optional(Schema.Array(Port)),
+  /** A shell command run in the background whenever a machine has started. */
+  startCommand: Schema.optional(Schema.NonEmptyString),
+  /** Default: never. */
+  restartPolicy: Schema.optional(RestartPolicy),
+  /** How long the sandbox may exist, from its creation. */
+  ttl: Schema.optional(Expiry),
+  /** How long it may go without a call or an attached reader. */
+  idle: Schema.optional(Expiry),
+  /** A repeat with the same key returns the sandbox the first one made; another content is a `Conflict`. */
+  idempotencyKey: Schema.optional(IdempotencyKey)
+})
+export type CreateRequest = typeof CreateRequest.Type
+
+/** The full specification a request stands for. */
+export const resolveSpec = (request: CreateRequest): SandboxSpec => ({
+  image: request.image ?? "host",
+  limits: {
+    memoryBytes: request.limits?.memoryBytes ?? defaultLimits.memoryBytes,
+    cpus: request.limits?.cpus ?? defaultLimits.cpus,
+    pids: request.limits?.pids ?? defaultLimits.pids,
+    diskBytes: request.limits?.diskBytes ?? defaultLimits.diskBytes,
+    inodes: request.limits?.inodes ?? defaultLimits.inodes
+  },
+  network: request.network ?? "none",
+  env: request.env ?? {},
+  labels: request.labels ?? {},
+  ports: request.ports ?? [],
+  startCommand: request.startCommand,
+  restartPolicy: request.restartPolicy ?? { _tag: "Never" },
+  ttl: request.ttl,
+  idle: request.idle
+})
+
+/** The parts of a specification that may change while the sandbox lives; what is left out stays. */
+export const UpdateRequest = Schema.Struct({
+  env: Schema.optional(Env),
+  labels: Schema.optional(Labels),
+  ports: Schema.optional(Schema.Array(Port)),
+  /** `null` removes it. Takes effect when a machine starts. */
+  startCommand: Schema.optional(Schema.NullOr(Schema.NonEmptyString))
+})
+export type UpdateRequest = typeof UpdateRequest.Type
+
+/** Milliseconds since the epoch, by the service's clock. */
+export const Timestamp = Schema.Finite
+export type Timestamp = typeof Timestamp.Type
+
+/** What callers see of a sandbox. Times are milliseconds since the epoch. */
+export const SandboxInfo = Schema.Struct({
+  id: SandboxId,
+  owner: Owner,
+  name: Schema.optional(SandboxName),
+  /** The name, or a short name made from the id; unique per owner. */
+  slug: Schema.String,
+  status: Status,
+  /** Why it is failed, lost or killed. */
+  reason: Schema.optional(Schema.String),
+  generation: Generation,
+  backend: Schema.String,
+  /** The isolation its machines really have. */
+  isolation: IsolationLevel,
+  /** Whether it outlives the scope or connection that created it. */
+  detached: Schema.Boolean,
+  spec: SandboxSpec,
+  createdAt: Timestamp,
+  /** When the present machine began to run. */
+  startedAt: Schema.optional(Timestamp),
+  /** When its time to live ends. */
+  expiresAt: Schema.optional(Timestamp),
+  /** Restarts made by the restart policy. */
+  restarts: Schema.Natural
+})
+export type SandboxInfo = typeof SandboxInfo.Type
+
+/** Which sandboxes to list: all labels must match; pages hold `limit` (default 100, at most 1,000), newest last. */
+export const ListRequest = Schema.Struct({
+  labels: Schema.optional(Labels),
+  statuses: Schema.optional(Schema.Array(Status)),
+  limit: Schema.optional(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 1000 }))),
+  /** Where the page before ended: its `next`. */
+  cursor: Schema.optional(Schema.String)
+})
+export type ListRequest = typeof ListRequest.Type
+
+/** One page of sandboxes; without `next` it is the last. Killed ones are listed only when `statuses` asks for them. */
+export const SandboxPage = Schema.Struct({
+  sandboxes: Schema.Array(SandboxInfo),
+  next: Schema.optional(Schema.String)
+})
+export type SandboxPage = typeof SandboxPage.Type

@@ -1,0 +1,69 @@
+/**
+ * The life of a sandbox: a closed set of statuses and one table of what may
+ * follow what. Everything that changes a status goes through this table.
+ */
+import * as Schema from "effect/Schema"
+
+/** Where a sandbox is in its life. */
+export const Status = Schema.Literals([
+  "provisioning",
+  "running",
+  "paused",
+  "stopping",
+  "stopped",
+  "restarting",
+  "failed",
+  "lost",
+  "killed"
+])
+export type Status = typeof Status.Type
+
+/** What may follow each status. `killed` is final. */
+export const transitions: { readonly [S in Status]: ReadonlyArray<Status> } = {
+  provisioning: ["running", "failed", "killed"],
+  running: ["paused", "stopping", "restarting", "failed", "lost", "killed"],
+  paused: ["running", "stopping", "lost", "killed"],
+  stopping: ["stopped", "failed", "killed"],
+  stopped: ["provisioning", "killed"],
+  restarting: ["running", "failed", "killed"],
+  failed: ["provisioning", "killed"],
+  lost: ["running", "provisioning", "failed", "killed"],
+  killed: []
+}
+
+/** Whether the table lets a sandbox go from one status to another. */
+export const canBecome = (from: Status, to: Status): boolean => transitions[from].includes(to)
+
+/** What a caller may ask of a sandbox's life. */
+export const Command = Schema.Literals(["start", "stop", "restart", "pause", "resume", "kill"])
+export type Command = typeof Command.Type
+
+/** The status each command leads to when it succeeds. */
+export const target: { readonly [C in Command]: Status } = {
+  start: "running",
+  stop: "stopped",
+  restart: "running",
+  pause: "paused",
+  resume: "running",
+  kill: "killed"
+}
+
+/** The settled statuses from which a command may be given; asked for in the status it leads to, a command succeeds and does nothing. */
+export const allowedFrom: { readonly [C in Command]: ReadonlyArray<Status> } = {
+  start: ["stopped", "failed", "lost"],
+  stop: ["running", "paused"],
+  restart: ["running"],
+  pause: ["running"],
+  resume: ["paused"],
+  kill: ["provisioning", "running", "paused", "stopping", "stopped", "restarting", "failed", "lost"]
+}
+
+/** What a lifecycle command means in a status: nothing to do, something to do, or refused. */
+export const decide = (command: Command, status: Status): "done" | "proceed" | "refused" => {
+  if (allowedFrom[command].includes(status)) return "proceed"
+  return command !== "restart" && status === target[command] ? "done" : "refused"
+}
+
+/** Statuses in which a machine exists or may exist. */
+export const hasMachine = (status: Status): boolean =>
+  status === "running" || status === "paused" || status === "stopping" || status === "restarting"

@@ -1,0 +1,79 @@
+/**
+ * A backend: a place that can run machines. What a new kind of place must
+ * provide, and nothing more.
+ */
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { Capability, IsolationLevel } from "../domain/Capability.ts"
+import type {
+  BackendFailed,
+  InvalidArgument,
+  NotFound,
+  ResourceExhausted,
+  SandboxFailed,
+  Timeout,
+  Unsupported
+} from "../domain/Errors.ts"
+import type { Generation, SandboxId } from "../domain/Ids.ts"
+import type { SandboxSpec } from "../domain/Sandbox.ts"
+import type { Machine } from "./Machine.ts"
+
+/** Which machine to make: the sandbox, its incarnation and its specification. */
+export interface MachineRequest {
+  readonly sandboxId: SandboxId
+  readonly generation: Generation
+  readonly spec: SandboxSpec
+  /** Whether the machine shall end by itself when its service is gone for good (its sandbox is not detached). */
+  readonly detached: boolean
+}
+
+/** How making a machine can fail. Nothing of it is left then. */
+export type ProvisionError =
+  | BackendFailed
+  | InvalidArgument
+  | NotFound
+  | ResourceExhausted
+  | SandboxFailed
+  | Timeout
+  | Unsupported
+
+/** What a backend finds of its own after a restart of the service. */
+export interface MachineRef {
+  readonly sandboxId: SandboxId
+  /** Of the running machine; undefined when only a disk or remains are there. */
+  readonly generation: Generation | undefined
+}
+
+/** A place that can run machines. */
+export class Backend extends Context.Service<
+  Backend,
+  {
+    /** Its name in results and errors: `container`, `memory`, ... */
+    readonly name: string
+    readonly isolation: IsolationLevel
+    readonly capabilities: ReadonlySet<Capability>
+    /**
+     * Checks that a specification can be served and enforced here, changing
+     * nothing: the image exists, limits are below the machine's and enforceable.
+     */
+    readonly validate: (
+      spec: SandboxSpec
+    ) => Effect.Effect<void, InvalidArgument | NotFound | Unsupported | BackendFailed>
+    /**
+     * Makes a machine, or takes over the running one of the same sandbox and
+     * generation. Reuses the sandbox's disk when there is one. The scope holds
+     * the service's end (connections, fibers): closing it leaves the machine
+     * running. Interruption or failure leaves nothing of the new machine.
+     */
+    readonly provision: (request: MachineRequest) => Effect.Effect<Machine, ProvisionError, Scope.Scope>
+    /** Takes over a running machine; `NotFound` when it does not run (any more). */
+    readonly adopt: (
+      request: MachineRequest
+    ) => Effect.Effect<Machine, NotFound | BackendFailed | Timeout, Scope.Scope>
+    /** Ends whatever machine a sandbox has and removes all that it keeps, disk included. Unknown ones succeed. */
+    readonly remove: (sandboxId: SandboxId) => Effect.Effect<void, BackendFailed | Timeout>
+    /** All that exists under this instance's name. */
+    readonly list: Effect.Effect<ReadonlyArray<MachineRef>, BackendFailed>
+  }
+>()("fiberbox/services/Backend") {}

@@ -1,0 +1,194 @@
+/**
+ * A machine: one running incarnation of a sandbox, as its actor drives it.
+ *
+ * A backend gives these few operations; everything richer is built once above
+ * them. Operations on a machine that is gone fail with {@link SandboxFailed},
+ * on a broken way to it with {@link Connection}. None waits for ever: a backend
+ * bounds each by the transport limit of its own.
+ */
+import type * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type * as Stream from "effect/Stream"
+import type { IsolationLevel } from "../domain/Capability.ts"
+import type {
+  BackendFailed,
+  Conflict,
+  Connection,
+  FileFailed,
+  InvalidArgument,
+  NotFound,
+  ResourceExhausted,
+  SandboxFailed,
+  SpawnFailed,
+  Timeout,
+  Unsupported
+} from "../domain/Errors.ts"
+import type { FileInfo, FileList, WatchEvent } from "../domain/FileSystem.ts"
+import type { Generation, ProcessId, UploadId } from "../domain/Ids.ts"
+import type { Metrics } from "../domain/Metrics.ts"
+import type { ProcessEvent, ProcessInfo, PtySize, Signal } from "../domain/Process.ts"
+import type { Env, User } from "../domain/Sandbox.ts"
+
+/** How any operation on a machine can fail. */
+export type MachineError = SandboxFailed | Connection | Timeout | Unsupported | BackendFailed
+
+/** A program to start, with every default filled in. */
+export interface SpawnRequest {
+  readonly processId: ProcessId
+  readonly argv: readonly [string, ...Array<string>]
+  /** The complete environment. */
+  readonly env: Env
+  readonly cwd: string
+  readonly user: User
+  readonly pty: PtySize | undefined
+  readonly stdin: boolean
+  readonly journalBytes: number
+}
+
+/** The processes of a machine. */
+export interface MachineProcesses {
+  /**
+   * Starts a program and reads its journal from the beginning, in one round
+   * trip: first `Started`, then output, last `Exited`. The same id with the
+   * same content attaches to the process that exists, with another content it
+   * is a {@link Conflict}. A slow reader slows the program down. Ending the
+   * stream early leaves the process running.
+   */
+  readonly run: (
+    request: SpawnRequest
+  ) => Stream.Stream<ProcessEvent, SpawnFailed | Conflict | ResourceExhausted | MachineError>
+  /** Starts a program and returns at once. */
+  readonly start: (
+    request: SpawnRequest
+  ) => Effect.Effect<ProcessInfo, SpawnFailed | Conflict | ResourceExhausted | MachineError>
+  /** Reads a journal from a byte cursor: first `Started`, then as {@link run}. A gap is a `Truncated` event. */
+  readonly attach: (
+    processId: ProcessId,
+    cursor: number
+  ) => Stream.Stream<ProcessEvent, NotFound | MachineError>
+  /** Running ones and those whose journals are still kept. */
+  readonly list: Effect.Effect<ReadonlyArray<ProcessInfo>, MachineError>
+  /** Sends a signal to the process's whole group, or to the process alone. A process that ended is no error. */
+  readonly signal: (
+    processId: ProcessId,
+    signal: Signal
+  ) => Effect.Effect<void, NotFound | MachineError>
+  /** Kills the process and all its descendants, daemons included, and returns when none is left. */
+  readonly kill: (processId: ProcessId) => Effect.Effect<void, NotFound | MachineError>
+  /**
+   * Writes to standard input at a byte offset; returns the offset the process
+   * has accepted up to. Bytes before that offset are taken as repeats. A gap is an {@link InvalidArgument}.
+   * Waits while the program does not read.
+   */
+  readonly writeStdin: (
+    processId: ProcessId,
+    offset: number,
+    data: Uint8Array
+  ) => Effect.Effect<number, NotFound | InvalidArgument | MachineError>
+  /** Ends standard input. Repeating it is no error. */
+  readonly closeStdin: (processId: ProcessId) => Effect.Effect<void, NotFound | MachineError>
+  /** Changes a terminal's size. {@link InvalidArgument} when the process has none. */
+  readonly resize: (
+    processId: ProcessId,
+    size: PtySize
+  ) => Effect.Effect<void, NotFound | InvalidArgument | MachineError>
+}
+
+/** How a file operation can fail. */
+export type FileError = FileFailed | InvalidArgument | MachineError
+
+/** The files of a machine. Every operation has the rights of the user it names. */
+export interface MachineFiles {
+  /** The bytes from `offset`, `length` of them or to the end. Regular files only. */
+  readonly read: (
+    path: string,
+    options: { readonly offset: number; readonly length: number | undefined; readonly user: User }
+  ) => Stream.Stream<Uint8Array, FileError>
+  /** Replaces a file whole and atomically, making parent directories. For at most `maxChunkBytes`. */
+  readonly write: (
+    path: string,
+    data: Uint8Array,
+    options: { readonly mode: number | undefined; readonly user: User }
+  ) => Effect.Effect<void, FileError>
+  /**
+   * One piece of a larger write: the piece at `offset` 0 begins it; a repeat
+   * is acknowledged, a gap is an {@link InvalidArgument}. Nothing is visible at `path` until
+   * {@link commitUpload}. Returns the offset accepted up to.
+   */
+  readonly writeUpload: (
+    uploadId: UploadId,
+    path: string,
+    offset: number,
+    data: Uint8Array,
+    options: { readonly mode: number | undefined; readonly user: User }
+  ) => Effect.Effect<number, Conflict | FileError>
+  /** Makes the upload visible by one atomic rename, when exactly `size` bytes have arrived. Repeating it succeeds. */
+  readonly commitUpload: (
+    uploadId: UploadId,
+    size: number
+  ) => Effect.Effect<void, NotFound | FileError>
+  /** Forgets an upload. An unknown one is no error. */
+  readonly abortUpload: (uploadId: UploadId) => Effect.Effect<void, MachineError>
+  /** What is below a directory, `depth` levels (1 = its own entries), sorted by path, at most `limit` entries. */
+  readonly list: (
+    path: string,
+    options: { readonly depth: number; readonly limit: number; readonly user: User }
+  ) => Effect.Effect<FileList, FileError>
+  /** Describes a path; a symbolic link itself, not what it points to. */
+  readonly stat: (path: string, user: User) => Effect.Effect<FileInfo, FileError>
+  /** Makes a directory and its parents; an existing directory is no error. */
+  readonly makeDir: (
+    path: string,
+    options: { readonly mode: number | undefined; readonly user: User }
+  ) => Effect.Effect<void, FileError>
+  /** Renames, replacing a file at the new name. */
+  readonly rename: (from: string, to: string, user: User) => Effect.Effect<void, FileError>
+  /** Removes a file, link or empty directory; with `recursive` a whole tree, never following links. */
+  readonly remove: (
+    path: string,
+    options: { readonly recursive: boolean; readonly user: User }
+  ) => Effect.Effect<void, FileError>
+  readonly chmod: (path: string, mode: number, user: User) => Effect.Effect<void, FileError>
+  /** What happens below a directory from now on. */
+  readonly watch: (
+    path: string,
+    options: { readonly recursive: boolean; readonly user: User }
+  ) => Stream.Stream<WatchEvent, FileError>
+}
+
+/** One open connection into a machine. Closing the scope closes it. */
+export interface Duplex {
+  readonly incoming: Stream.Stream<Uint8Array, MachineError>
+  readonly send: (data: Uint8Array) => Effect.Effect<void, MachineError>
+  /** Says that nothing more will be sent. */
+  readonly end: Effect.Effect<void, MachineError>
+}
+
+/** Why a machine ended. */
+export interface MachineExit {
+  readonly reason: string
+  /** Whether it ran out of memory. */
+  readonly outOfMemory: boolean
+}
+
+/** A running machine. */
+export interface Machine {
+  readonly generation: Generation
+  /** The isolation it really has. */
+  readonly isolation: IsolationLevel
+  readonly processes: MachineProcesses
+  readonly files: MachineFiles
+  /** Connects to a TCP port that a program inside listens on. */
+  readonly dial: (port: number) => Effect.Effect<Duplex, NotFound | MachineError, Scope.Scope>
+  /** Stops every process where it stands; repeated calls succeed. */
+  readonly pause: Effect.Effect<void, MachineError>
+  readonly resume: Effect.Effect<void, MachineError>
+  readonly metrics: Effect.Effect<Metrics, MachineError>
+  /**
+   * Ends the machine and waits until no process, mount or limit group of it is
+   * left; its disk stays. Also works on a paused, broken or dead machine. Repeated calls succeed.
+   */
+  readonly terminate: Effect.Effect<void, BackendFailed | Timeout>
+  /** Completes when the machine has ended, for whatever reason. */
+  readonly exited: Effect.Effect<MachineExit>
+}

@@ -1,0 +1,77 @@
+/**
+ * Where sandboxes are recorded: written before a machine is made and before a
+ * reply promises anything, so that a killed service finds all it owes.
+ */
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import type { BackendFailed, Conflict } from "../domain/Errors.ts"
+import type { EventBody, SandboxEvent } from "../domain/Event.ts"
+import { IdempotencyKey, type Owner, type SandboxId } from "../domain/Ids.ts"
+import { type ListRequest, SandboxInfo, Timestamp } from "../domain/Sandbox.ts"
+
+/** What is kept of a sandbox: all that callers see, and what only the service needs. */
+export const SandboxRecord = Schema.Struct({
+  ...SandboxInfo.fields,
+  idempotencyKey: Schema.optional(IdempotencyKey),
+  /** Digest of the create request, to tell a repeat from another content under the same key. */
+  requestDigest: Schema.String,
+  /** Milliseconds of the idle limit's last known activity. */
+  lastActiveAt: Timestamp,
+  /** When it was killed; the record is kept for a day after that. */
+  killedAt: Schema.optional(Timestamp)
+})
+export type SandboxRecord = typeof SandboxRecord.Type
+
+/** How long the record of a killed sandbox is kept, in milliseconds. */
+export const tombstoneMillis = 24 * 60 * 60 * 1000
+
+/** The events kept per sandbox; older ones are dropped. */
+export const eventsKept = 1000
+
+/** The store. A failing disk is `BackendFailed`. */
+export class SandboxStore extends Context.Service<
+  SandboxStore,
+  {
+    /**
+     * Records a new sandbox together with its `Created` event. When a record
+     * of the same owner and idempotency key exists, that one is returned (or a
+     * `Conflict` if its digest differs); a name in use by a sandbox that is not killed is a `Conflict`.
+     */
+    readonly create: (
+      record: SandboxRecord
+    ) => Effect.Effect<
+      { readonly record: SandboxRecord; readonly existed: boolean },
+      Conflict | BackendFailed
+    >
+    readonly get: (id: SandboxId) => Effect.Effect<SandboxRecord | undefined, BackendFailed>
+    /** By id, name or slug, among an owner's sandboxes that are not killed; by id also killed ones. */
+    readonly find: (
+      owner: Owner,
+      idOrName: string
+    ) => Effect.Effect<SandboxRecord | undefined, BackendFailed>
+    /** In order of creation (then id), which the opaque cursor resumes. An unreadable cursor begins at the start. */
+    readonly list: (
+      owner: Owner,
+      request: ListRequest
+    ) => Effect.Effect<
+      { readonly records: ReadonlyArray<SandboxRecord>; readonly next: string | undefined },
+      BackendFailed
+    >
+    /** All that are not killed, of every owner. */
+    readonly alive: Effect.Effect<ReadonlyArray<SandboxRecord>, BackendFailed>
+    /** Replaces a record and appends events, in one transaction. Returns the events as numbered. */
+    readonly save: (
+      record: SandboxRecord,
+      events: ReadonlyArray<EventBody>
+    ) => Effect.Effect<ReadonlyArray<SandboxEvent>, BackendFailed>
+    /** The kept events after a sequence number, in order, at most `limit`. */
+    readonly events: (
+      id: SandboxId,
+      after: number,
+      limit: number
+    ) => Effect.Effect<ReadonlyArray<SandboxEvent>, BackendFailed>
+    /** Removes the records (and events) of sandboxes killed before a time; returns how many. */
+    readonly purge: (killedBefore: Timestamp) => Effect.Effect<number, BackendFailed>
+  }
+>()("fiberbox/services/SandboxStore") {}

@@ -1,7 +1,7 @@
 /**
  * What a backend can do, and how strongly it separates a sandbox from the rest.
  */
-import * as Schema from "effect/Schema"
+import { Schema } from "effect"
 
 /**
  * How a machine is kept apart, weakest first: `none` (a simulation or plain

@@ -5,8 +5,7 @@
  * Each answers three questions: *what* (the tag and its fields), *may I try
  * again* (`isRetryable`, `retryAfter`), and *did it happen* (`outcome`).
  */
-import * as Duration from "effect/Duration"
-import * as Schema from "effect/Schema"
+import { Duration, Schema } from "effect"
 import { Generation, SandboxId } from "./Ids.ts"
 import { Status } from "./Status.ts"
 
@@ -28,7 +27,9 @@ const id = <const Name extends string>(name: Name) => `fiberbox/domain/Errors/${
 
 /** The caller is not who it claims, or its token is missing, expired or malformed. */
 export class Authentication
-  extends Schema.TaggedError<Authentication>(id("Authentication"))("Authentication", { reason: Schema.String })
+  extends Schema.TaggedError<Authentication>(id("Authentication"))("Authentication", {
+    reason: Schema.String
+  })
   implements Answers
 {
   readonly isRetryable = false
@@ -54,7 +55,15 @@ export class InvalidArgument
 }
 
 /** The kinds of thing a caller can name. */
-export const ResourceKind = Schema.Literals(["sandbox", "process", "upload", "image", "port", "snapshot", "volume"])
+export const ResourceKind = Schema.Literals([
+  "sandbox",
+  "process",
+  "upload",
+  "image",
+  "port",
+  "snapshot",
+  "volume"
+])
 export type ResourceKind = typeof ResourceKind.Type
 
 /** What the caller named does not exist, or belongs to somebody else. */
@@ -142,7 +151,9 @@ export class CheckinConflict
 
 /** A shell session is over. */
 export class SessionExpired
-  extends Schema.TaggedError<SessionExpired>(id("SessionExpired"))("SessionExpired", { sessionId: Schema.String })
+  extends Schema.TaggedError<SessionExpired>(id("SessionExpired"))("SessionExpired", {
+    sessionId: Schema.String
+  })
   implements Answers
 {
   readonly isRetryable = false
@@ -196,7 +207,8 @@ export class CommandExit
   readonly isRetryable = false
   readonly outcome = "completed"
   override get message(): string {
-    const how = this.signal === undefined ? `exited with code ${this.exitCode}` : `was ended by ${this.signal}`
+    const how =
+      this.signal === undefined ? `exited with code ${this.exitCode}` : `was ended by ${this.signal}`
     const said = this.stderr.trimEnd()
     return `the command ${how}${said === "" ? "" : `: ${said.slice(-2000)}`}`
   }

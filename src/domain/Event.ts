@@ -2,7 +2,7 @@
  * What happened to a sandbox, in order, numbered from 1. Kept in the store, so
  * that a reader that was away sees what it missed.
  */
-import * as Schema from "effect/Schema"
+import { Schema } from "effect"
 import { Generation, ProcessId, SandboxId } from "./Ids.ts"
 import { ExitStatus } from "./Process.ts"
 import { Timestamp } from "./Sandbox.ts"

@@ -1,7 +1,7 @@
 /**
  * Files in a sandbox, as its own user sees them.
  */
-import * as Schema from "effect/Schema"
+import { Schema } from "effect"
 import { SandboxPath } from "./Process.ts"
 import { Timestamp, User } from "./Sandbox.ts"
 

@@ -5,8 +5,7 @@
  * placement must follow from the id alone. Process and upload ids are chosen by
  * the caller, so that a repeated request is recognised as the same one.
  */
-import * as Effect from "effect/Effect"
-import * as Schema from "effect/Schema"
+import { Effect, Schema } from "effect"
 import { SecureRandom } from "effect/crypto"
 
 /** Identifies a sandbox: `sb_<group>_<26 base32 characters>` (128 random bits). */

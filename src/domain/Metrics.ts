@@ -1,7 +1,7 @@
 /**
  * What a machine uses at one moment.
  */
-import * as Schema from "effect/Schema"
+import { Schema } from "effect"
 import { Timestamp } from "./Sandbox.ts"
 
 /** A measurement, taken from outside the sandbox. */

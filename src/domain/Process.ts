@@ -5,7 +5,7 @@
  * in one order. A cursor counts bytes over both from the process's start, so
  * a reader that was cut off goes on where it was.
  */
-import * as Schema from "effect/Schema"
+import { Schema } from "effect"
 import { ProcessId } from "./Ids.ts"
 import { Env, Millis, Timestamp, User } from "./Sandbox.ts"
 
@@ -20,9 +20,7 @@ export const PtySize = Schema.Struct({
 })
 export type PtySize = typeof PtySize.Type
 
-const Argument = Schema.String.check(
-  Schema.isPattern(/^[^\0]*$/, { message: "an argument has no NUL" })
-)
+const Argument = Schema.String.check(Schema.isPattern(/^[^\0]*$/, { message: "an argument has no NUL" }))
 
 /** Bytes of arguments and environment that Linux and every backend take. */
 export const maxArgumentBytes = 1024 * 1024
@@ -52,7 +50,9 @@ export const ProcessSpec = Schema.Struct({
   /** The process and all its descendants are ended when it has run for this long; time paused does not count. */
   timeoutMillis: Schema.optional(Millis),
   /** Journal capacity in bytes; default 1 MiB, at most 16 MiB. */
-  journalBytes: Schema.optional(Schema.Int.check(Schema.isBetween({ minimum: 4096, maximum: 16 * 1024 * 1024 })))
+  journalBytes: Schema.optional(
+    Schema.Int.check(Schema.isBetween({ minimum: 4096, maximum: 16 * 1024 * 1024 }))
+  )
 })
 export type ProcessSpec = typeof ProcessSpec.Type
 
@@ -95,7 +95,12 @@ export const ProcessEvent = Schema.Union([
   /** Bytes `from` (inclusive) to `to` (exclusive) are not passed: overwritten before they were read, or over the reader's bound. */
   Schema.TaggedStruct("Truncated", { from: Cursor, to: Cursor }),
   /** The last event: the process ended and its output is complete. */
-  Schema.TaggedStruct("Exited", { status: ExitStatus, cursor: Cursor, at: Timestamp, timedOut: Schema.Boolean })
+  Schema.TaggedStruct("Exited", {
+    status: ExitStatus,
+    cursor: Cursor,
+    at: Timestamp,
+    timedOut: Schema.Boolean
+  })
 ])
 export type ProcessEvent = typeof ProcessEvent.Type
 

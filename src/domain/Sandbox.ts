@@ -2,13 +2,12 @@
  * What a sandbox is: the request that creates one, the resolved specification
  * that is stored, and the view of it that callers see.
  */
-import * as Schema from "effect/Schema"
+import { Schema } from "effect"
 import { IsolationLevel } from "./Capability.ts"
 import { Generation, IdempotencyKey, Owner, SandboxId, SandboxName } from "./Ids.ts"
 import { Status } from "./Status.ts"
 
-const positive = (what: string) =>
-  Schema.isGreaterThan(0, { message: `${what} must be greater than 0` })
+const positive = (what: string) => Schema.isGreaterThan(0, { message: `${what} must be greater than 0` })
 
 /**
  * A reference to what the sandbox's root is made of: `host` (the machine's own

@@ -2,7 +2,7 @@
  * The life of a sandbox: a closed set of statuses and one table of what may
  * follow what. Everything that changes a status goes through this table.
  */
-import * as Schema from "effect/Schema"
+import { Schema } from "effect"
 
 /** Where a sandbox is in its life. */
 export const Status = Schema.Literals([

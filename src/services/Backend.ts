@@ -2,9 +2,9 @@
  * A backend: a place that can run machines. What a new kind of place must
  * provide, and nothing more.
  */
-import * as Context from "effect/Context"
-import type * as Effect from "effect/Effect"
-import type * as Scope from "effect/Scope"
+
+import type { Effect, Scope } from "effect"
+import { Context } from "effect"
 import type { Capability, IsolationLevel } from "../domain/Capability.ts"
 import type {
   BackendFailed,

@@ -6,9 +6,7 @@
  * on a broken way to it with {@link Connection}. None waits for ever: a backend
  * bounds each by the transport limit of its own.
  */
-import type * as Effect from "effect/Effect"
-import type * as Scope from "effect/Scope"
-import type * as Stream from "effect/Stream"
+import type { Effect, Scope, Stream } from "effect"
 import type { IsolationLevel } from "../domain/Capability.ts"
 import type {
   BackendFailed,
@@ -69,10 +67,7 @@ export interface MachineProcesses {
   /** Running ones and those whose journals are still kept. */
   readonly list: Effect.Effect<ReadonlyArray<ProcessInfo>, MachineError>
   /** Sends a signal to the process's whole group, or to the process alone. A process that ended is no error. */
-  readonly signal: (
-    processId: ProcessId,
-    signal: Signal
-  ) => Effect.Effect<void, NotFound | MachineError>
+  readonly signal: (processId: ProcessId, signal: Signal) => Effect.Effect<void, NotFound | MachineError>
   /** Kills the process and all its descendants, daemons included, and returns when none is left. */
   readonly kill: (processId: ProcessId) => Effect.Effect<void, NotFound | MachineError>
   /**
@@ -123,10 +118,7 @@ export interface MachineFiles {
     options: { readonly mode: number | undefined; readonly user: User }
   ) => Effect.Effect<number, Conflict | FileError>
   /** Makes the upload visible by one atomic rename, when exactly `size` bytes have arrived. Repeating it succeeds. */
-  readonly commitUpload: (
-    uploadId: UploadId,
-    size: number
-  ) => Effect.Effect<void, NotFound | FileError>
+  readonly commitUpload: (uploadId: UploadId, size: number) => Effect.Effect<void, NotFound | FileError>
   /** Forgets an upload. An unknown one is no error. */
   readonly abortUpload: (uploadId: UploadId) => Effect.Effect<void, MachineError>
   /** What is below a directory, `depth` levels (1 = its own entries), sorted by path, at most `limit` entries. */

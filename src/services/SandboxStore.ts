@@ -2,9 +2,9 @@
  * Where sandboxes are recorded: written before a machine is made and before a
  * reply promises anything, so that a killed service finds all it owes.
  */
-import * as Context from "effect/Context"
-import type * as Effect from "effect/Effect"
-import * as Schema from "effect/Schema"
+
+import type { Effect } from "effect"
+import { Context, Schema } from "effect"
 import type { BackendFailed, Conflict } from "../domain/Errors.ts"
 import type { EventBody, SandboxEvent } from "../domain/Event.ts"
 import { IdempotencyKey, type Owner, type SandboxId } from "../domain/Ids.ts"
@@ -46,10 +46,7 @@ export class SandboxStore extends Context.Service<
     >
     readonly get: (id: SandboxId) => Effect.Effect<SandboxRecord | undefined, BackendFailed>
     /** By id, name or slug, among an owner's sandboxes that are not killed; by id also killed ones. */
-    readonly find: (
-      owner: Owner,
-      idOrName: string
-    ) => Effect.Effect<SandboxRecord | undefined, BackendFailed>
+    readonly find: (owner: Owner, idOrName: string) => Effect.Effect<SandboxRecord | undefined, BackendFailed>
     /** In order of creation (then id), which the opaque cursor resumes. An unreadable cursor begins at the start. */
     readonly list: (
       owner: Owner,

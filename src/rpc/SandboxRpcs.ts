@@ -1,0 +1,339 @@
+/**
+ * The contract: every operation, every stream, every error, written once.
+ *
+ * {@link SandboxOperations} are the operations on one sandbox: its actor
+ * implements exactly these. {@link SandboxRpcs} adds those on the collection and
+ * is what every transport serves and every client speaks.
+ *
+ * Effect's RPC streams replies only, so what goes towards a sandbox (standard
+ * input, uploads) is a call that names its offset: repeats are acknowledged,
+ * gaps refused.
+ */
+import { Schema } from "effect"
+import { ClusterSchema } from "effect/cluster"
+import { Rpc, RpcGroup } from "effect/rpc"
+import {
+  BackendFailed,
+  Conflict,
+  Connection,
+  FileFailed,
+  GenerationChanged,
+  InvalidArgument,
+  InvalidState,
+  NotFound,
+  ResourceExhausted,
+  SandboxFailed,
+  SpawnFailed,
+  Timeout,
+  Unsupported
+} from "../domain/Errors.ts"
+import { SandboxEvent } from "../domain/Event.ts"
+import { As, FileInfo, FileList, Mode, maxChunkBytes, WatchEvent } from "../domain/FileSystem.ts"
+import { Generation, ProcessId, SandboxId, UploadId } from "../domain/Ids.ts"
+import { Metrics } from "../domain/Metrics.ts"
+import {
+  AttachOptions,
+  ProcessEvent,
+  ProcessInfo,
+  ProcessSpec,
+  PtySize,
+  SandboxPath,
+  Signal
+} from "../domain/Process.ts"
+import {
+  CreateRequest,
+  Expiry,
+  ListRequest,
+  Millis,
+  SandboxInfo,
+  SandboxPage,
+  UpdateRequest
+} from "../domain/Sandbox.ts"
+import { Command } from "../domain/Status.ts"
+
+/** What can go wrong with any operation on a sandbox. */
+const common = [NotFound, InvalidArgument, BackendFailed, Connection, Timeout, ResourceExhausted] as const
+/** What else can go wrong when its machine is needed. */
+const machine = [...common, InvalidState, SandboxFailed, Unsupported, GenerationChanged] as const
+
+/** How any operation on a sandbox can fail. */
+export const OperationError = Schema.Union(common)
+export type OperationError = typeof OperationError.Type
+/** How an operation that needs the machine can fail. */
+export const MachineOperationError = Schema.Union(machine)
+export type MachineOperationError = typeof MachineOperationError.Type
+/** How starting a program can fail. */
+export const StartError = Schema.Union([...machine, SpawnFailed, Conflict])
+export type StartError = typeof StartError.Type
+/** How a file operation can fail. */
+export const FileOperationError = Schema.Union([...machine, FileFailed, Conflict])
+export type FileOperationError = typeof FileOperationError.Type
+/** How creating a sandbox, or changing its life, can fail. */
+export const LifecycleError = Schema.Union([...machine, Conflict])
+export type LifecycleError = typeof LifecycleError.Type
+
+const sandbox = { sandboxId: SandboxId }
+/** Operations on handles name the incarnation they belong to; without it they mean the present one. */
+const onMachine = { ...sandbox, generation: Schema.optional(Generation) }
+const process = { ...onMachine, processId: ProcessId }
+const Chunk = Schema.Uint8Array.check(
+  Schema.makeFilter(
+    (bytes) => bytes.byteLength <= maxChunkBytes || `a chunk has at most ${maxChunkBytes} bytes`
+  )
+)
+const Offset = Schema.Natural
+
+// --- one sandbox ------------------------------------------------------------
+
+const GetInfo = Rpc.make("GetInfo", { payload: sandbox, success: SandboxInfo, error: OperationError })
+
+const ChangeStatus = Rpc.make("ChangeStatus", {
+  payload: {
+    ...sandbox,
+    command: Command,
+    /** With `stop`: how long programs have between SIGTERM and SIGKILL; default 5,000. */
+    graceMillis: Schema.optional(Schema.Natural)
+  },
+  success: SandboxInfo,
+  error: LifecycleError
+})
+
+const SetExpiry = Rpc.make("SetExpiry", {
+  payload: {
+    ...sandbox,
+    /** From now; `null` removes the limit. Left out: unchanged. */
+    ttl: Schema.optional(Schema.NullOr(Expiry)),
+    idle: Schema.optional(Schema.NullOr(Expiry))
+  },
+  success: SandboxInfo,
+  error: Schema.Union([...common, InvalidState])
+})
+
+const Update = Rpc.make("Update", {
+  payload: { ...sandbox, update: UpdateRequest },
+  success: SandboxInfo,
+  error: Schema.Union([...common, InvalidState])
+})
+
+const WaitForReady = Rpc.make("WaitForReady", {
+  payload: { ...sandbox, timeoutMillis: Millis },
+  success: SandboxInfo,
+  error: Schema.Union([...common, InvalidState, SandboxFailed])
+})
+
+const FollowEvents = Rpc.make("FollowEvents", {
+  payload: {
+    ...sandbox,
+    /** Only events after this sequence number; default 0, all that are kept. */
+    after: Schema.optional(Schema.Natural),
+    /** End after the events that exist now, instead of waiting for more. */
+    once: Schema.optional(Schema.Boolean)
+  },
+  success: SandboxEvent,
+  error: OperationError,
+  stream: true
+})
+
+const GetMetrics = Rpc.make("GetMetrics", {
+  payload: sandbox,
+  success: Metrics,
+  error: MachineOperationError
+})
+
+const RunProcess = Rpc.make("RunProcess", {
+  payload: { ...onMachine, process: ProcessSpec, attach: AttachOptions },
+  success: ProcessEvent,
+  error: StartError,
+  stream: true
+})
+
+const StartProcess = Rpc.make("StartProcess", {
+  payload: { ...onMachine, process: ProcessSpec },
+  success: ProcessInfo,
+  error: StartError
+})
+
+const AttachProcess = Rpc.make("AttachProcess", {
+  payload: { ...process, attach: AttachOptions },
+  success: ProcessEvent,
+  error: MachineOperationError,
+  stream: true
+})
+
+const ListProcesses = Rpc.make("ListProcesses", {
+  payload: onMachine,
+  success: Schema.Array(ProcessInfo),
+  error: MachineOperationError
+})
+
+const SignalProcess = Rpc.make("SignalProcess", {
+  payload: { ...process, signal: Signal },
+  error: MachineOperationError
+})
+
+const KillProcess = Rpc.make("KillProcess", { payload: process, error: MachineOperationError })
+
+const WriteStdin = Rpc.make("WriteStdin", {
+  payload: { ...process, offset: Offset, data: Chunk },
+  success: Offset,
+  error: MachineOperationError
+})
+
+const CloseStdin = Rpc.make("CloseStdin", { payload: process, error: MachineOperationError })
+
+const ResizePty = Rpc.make("ResizePty", {
+  payload: { ...process, size: PtySize },
+  error: MachineOperationError
+})
+
+const ReadFile = Rpc.make("ReadFile", {
+  payload: {
+    ...onMachine,
+    path: SandboxPath,
+    offset: Schema.optional(Offset),
+    /** How many bytes; left out: to the end. */
+    length: Schema.optional(Schema.Natural),
+    as: As
+  },
+  success: Schema.Uint8Array,
+  error: FileOperationError,
+  stream: true
+})
+
+const WriteFile = Rpc.make("WriteFile", {
+  payload: { ...onMachine, path: SandboxPath, data: Chunk, mode: Schema.optional(Mode), as: As },
+  error: FileOperationError
+})
+
+const WriteUpload = Rpc.make("WriteUpload", {
+  payload: {
+    ...onMachine,
+    uploadId: UploadId,
+    path: SandboxPath,
+    offset: Offset,
+    data: Chunk,
+    mode: Schema.optional(Mode),
+    as: As
+  },
+  success: Offset,
+  error: FileOperationError
+})
+
+const CommitUpload = Rpc.make("CommitUpload", {
+  payload: { ...onMachine, uploadId: UploadId, size: Schema.Natural },
+  error: FileOperationError
+})
+
+const AbortUpload = Rpc.make("AbortUpload", {
+  payload: { ...onMachine, uploadId: UploadId },
+  error: MachineOperationError
+})
+
+const ListFiles = Rpc.make("ListFiles", {
+  payload: {
+    ...onMachine,
+    path: SandboxPath,
+    /** Levels below the directory; default 1, its own entries. */
+    depth: Schema.optional(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 64 }))),
+    /** The most entries; default 10,000. */
+    limit: Schema.optional(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 10_000 }))),
+    as: As
+  },
+  success: FileList,
+  error: FileOperationError
+})
+
+const StatFile = Rpc.make("StatFile", {
+  payload: { ...onMachine, path: SandboxPath, as: As },
+  success: FileInfo,
+  error: FileOperationError
+})
+
+const MakeDir = Rpc.make("MakeDir", {
+  payload: { ...onMachine, path: SandboxPath, mode: Schema.optional(Mode), as: As },
+  error: FileOperationError
+})
+
+const RenameFile = Rpc.make("RenameFile", {
+  payload: { ...onMachine, from: SandboxPath, to: SandboxPath, as: As },
+  error: FileOperationError
+})
+
+const RemoveFile = Rpc.make("RemoveFile", {
+  payload: { ...onMachine, path: SandboxPath, recursive: Schema.optional(Schema.Boolean), as: As },
+  error: FileOperationError
+})
+
+const ChangeMode = Rpc.make("ChangeMode", {
+  payload: { ...onMachine, path: SandboxPath, mode: Mode, as: As },
+  error: FileOperationError
+})
+
+const WatchFiles = Rpc.make("WatchFiles", {
+  payload: { ...onMachine, path: SandboxPath, recursive: Schema.optional(Schema.Boolean), as: As },
+  success: WatchEvent,
+  error: FileOperationError,
+  stream: true
+})
+
+/** The operations on one sandbox. Its actor is an entity with exactly this protocol. */
+export class SandboxOperations extends RpcGroup.make(
+  GetInfo,
+  ChangeStatus,
+  SetExpiry,
+  Update,
+  WaitForReady,
+  FollowEvents,
+  GetMetrics,
+  RunProcess,
+  StartProcess,
+  AttachProcess,
+  ListProcesses,
+  SignalProcess,
+  KillProcess,
+  WriteStdin,
+  CloseStdin,
+  ResizePty,
+  ReadFile,
+  WriteFile,
+  WriteUpload,
+  CommitUpload,
+  AbortUpload,
+  ListFiles,
+  StatFile,
+  MakeDir,
+  RenameFile,
+  RemoveFile,
+  ChangeMode,
+  WatchFiles
+).annotateRpcs(ClusterSchema.InterruptOnTermination, true) {}
+
+// --- all sandboxes ----------------------------------------------------------
+
+const CreateSandbox = Rpc.make("CreateSandbox", {
+  payload: {
+    request: CreateRequest,
+    /** A sandbox that is not detached ends with the program that created it. */
+    detached: Schema.Boolean
+  },
+  success: SandboxInfo,
+  error: LifecycleError
+})
+
+const FindSandbox = Rpc.make("FindSandbox", {
+  payload: {
+    /** An id, a name or a slug. */
+    idOrName: Schema.String
+  },
+  success: SandboxInfo,
+  error: OperationError
+})
+
+const ListSandboxes = Rpc.make("ListSandboxes", {
+  payload: ListRequest,
+  success: SandboxPage,
+  error: OperationError
+})
+
+/** The whole contract. */
+export class SandboxRpcs extends SandboxOperations.add(CreateSandbox, FindSandbox, ListSandboxes) {}

@@ -1,0 +1,176 @@
+#define _GNU_SOURCE
+#include "host.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/loop.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define LOOP_MAJOR 7
+#define MISC_MAJOR 10
+#define LOOP_CONTROL_MINOR 237
+#define ATTEMPTS 1000
+
+static int run_program(char *const argv[]) {
+    pid_t pid = fork();
+    if (pid < 0) fail_errno(FAILED, "fork");
+    if (pid == 0) {
+        int null = open("/dev/null", O_RDWR);
+        dup2(null, 0);
+        dup2(null, 1);
+        dup2(null, 2);
+        execvp(argv[0], argv);
+        _exit(127);
+    }
+    int status;
+    while (waitpid(pid, &status, 0) < 0)
+        if (errno != EINTR) fail_errno(FAILED, argv[0]);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
+}
+
+/* An empty file system. Without a journal: it is thrown away with its sandbox, and a journal is a kernel thread each. */
+static void format(const char *path, const struct disk *disk) {
+    char inodes[32];
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0) fail_errno(FAILED, path);
+    if (ftruncate(fd, (off_t)disk->bytes) != 0) fail_errno(FAILED, path);
+    close(fd);
+    snprintf(inodes, sizeof inodes, "%llu", (unsigned long long)disk->inodes);
+    char *argv[] = {"mkfs.ext4", "-q", "-F", "-m", "0", "-b", "4096", "-I", "256", "-N", inodes,
+                    "-O", "^has_journal,^resize_inode", "-E", "lazy_itable_init=1,nodiscard,root_owner=0:0",
+                    (char *)path, NULL};
+    int code = run_program(argv);
+    if (code == 0) return;
+    unlink(path);
+    if (code == 127) fail(UNSUPPORTED, "disk-limit", "mkfs.ext4 is not installed");
+    fail(INVALID, "disk", "mkfs.ext4 refused this size or number of inodes");
+}
+
+static void copy_range(int from, int to, off_t at, off_t end) {
+    while (at < end) {
+        off_t target = at;
+        ssize_t n = copy_file_range(from, &at, to, &target, (size_t)(end - at), 0);
+        if (n <= 0) fail_errno(FAILED, "disk");
+    }
+}
+
+/* Copies what is not a hole; a fresh 2 GiB image has some 200 kB of that. */
+static void copy_sparse(int from, int to) {
+    struct stat st;
+    if (fstat(from, &st) != 0 || ftruncate(to, st.st_size) != 0) fail_errno(FAILED, "disk");
+    for (off_t data = 0; (data = lseek(from, data, SEEK_DATA)) >= 0;) {
+        off_t hole = lseek(from, data, SEEK_HOLE);
+        if (hole < 0) fail_errno(FAILED, "disk");
+        copy_range(from, to, data, hole);
+        data = hole;
+    }
+    if (errno != ENXIO) fail_errno(FAILED, "disk");
+}
+
+static int open_template(const struct disk *disk) {
+    char path[4096], fresh[4200];
+    snprintf(path, sizeof path, "%s/%llu-%llu.ext4", disk->templates, (unsigned long long)disk->bytes,
+             (unsigned long long)disk->inodes);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0 || errno != ENOENT) return fd;
+    snprintf(fresh, sizeof fresh, "%s.%d", path, getpid());
+    unlink(fresh);
+    format(fresh, disk);
+    /* Several may do this at once; the last one wins and all are alike. */
+    if (rename(fresh, path) != 0) fail_errno(FAILED, path);
+    return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+static void create_image(const struct disk *disk) {
+    char fresh[4200];
+    int from = open_template(disk);
+    if (from < 0) fail_errno(FAILED, disk->templates);
+    snprintf(fresh, sizeof fresh, "%s.new", disk->file);
+    int to = open(fresh, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (to < 0) fail_errno(FAILED, fresh);
+    copy_sparse(from, to);
+    close(from);
+    close(to);
+    if (rename(fresh, disk->file) != 0) fail_errno(FAILED, disk->file);
+}
+
+/* A host that crashed leaves the superblock marked as in use. */
+static void check_image(const struct disk *disk) {
+    uint16_t state = 0;
+    int fd = open(disk->file, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || pread(fd, &state, sizeof state, 1024 + 58) != sizeof state) fail_errno(FAILED, disk->file);
+    close(fd);
+    if ((state & 3) == 1) return;
+    char *argv[] = {"e2fsck", "-p", "-f", (char *)disk->file, NULL};
+    int code = run_program(argv);
+    if (code & ~3) fail(FAILED, "disk", "the file system is damaged and e2fsck could not mend it");
+}
+
+/*
+ * Attaches the image to a free loop device that vanishes with its last user.
+ * Device nodes are made by us at `node`, because a container's /dev often has none.
+ */
+static void attach_loop(const char *file, const char *node) {
+    struct loop_config config = {.info = {.lo_flags = LO_FLAGS_AUTOCLEAR}};
+    if (mknod(node, S_IFCHR | 0600, makedev(MISC_MAJOR, LOOP_CONTROL_MINOR)) != 0)
+        fail_errno(UNSUPPORTED, "loop-device");
+    int control = open(node, O_RDWR | O_CLOEXEC);
+    if (control < 0) fail_errno(UNSUPPORTED, "loop-device");
+    unlink(node);
+    int backing = open(file, O_RDWR | O_CLOEXEC);
+    if (backing < 0) fail_errno(FAILED, file);
+    config.fd = (uint32_t)backing;
+    snprintf((char *)config.info.lo_file_name, LO_NAME_SIZE, "%s", file);
+    for (int i = 0; i < ATTEMPTS; i++) {
+        int number = ioctl(control, LOOP_CTL_GET_FREE);
+        if (number < 0) fail_errno(UNSUPPORTED, "loop-device");
+        if (mknod(node, S_IFBLK | 0600, makedev(LOOP_MAJOR, (unsigned)number)) != 0)
+            fail_errno(UNSUPPORTED, "loop-device");
+        int loop = open(node, O_RDWR | O_CLOEXEC);
+        if (loop < 0) fail_errno(UNSUPPORTED, "loop-device");
+        if (ioctl(loop, LOOP_CONFIGURE, &config) == 0) {
+            close(backing);
+            close(control);
+            /* `loop` stays open until exec: without a user an autoclear device detaches at once. */
+            return;
+        }
+        /* Somebody else took it between the two calls. */
+        if (errno != EBUSY) fail_errno(UNSUPPORTED, "loop-device");
+        close(loop);
+        unlink(node);
+    }
+    fail(EXHAUSTED, "loop-device", "no free loop device");
+}
+
+static void make_directory(int at, const char *name, mode_t mode) {
+    if (mkdirat(at, name, mode) != 0 && errno != EEXIST) fail_errno(FAILED, name);
+}
+
+void mount_disk(const struct disk *disk, const char *node, const char *path, int user_namespace) {
+    if (access(disk->file, F_OK) != 0)
+        create_image(disk);
+    else
+        check_image(disk);
+    attach_loop(disk->file, node);
+    int fs = sys_fsopen("ext4");
+    if (fs < 0) fail_errno(UNSUPPORTED, "ext4");
+    /* Without noinit_itable a kernel thread would write every inode table and fill the sparse file. */
+    if (sys_fsconfig_string(fs, "source", node) != 0 || sys_fsconfig_flag(fs, "noinit_itable") != 0 ||
+        sys_fsconfig_string(fs, "errors", "remount-ro") != 0)
+        fail_errno(FAILED, "ext4");
+    int tree = sys_fsmount(fs, ATTR_NOSUID | ATTR_NODEV);
+    if (tree < 0) fail_errno(FAILED, "ext4");
+    close(fs);
+    /* Before the mapping: afterwards our own uid has no name in there. */
+    make_directory(tree, "upper", 0755);
+    make_directory(tree, "work", 0700);
+    if (sys_mount_setattr(tree, 0, user_namespace) != 0) fail_errno(UNSUPPORTED, "idmapped-mount");
+    if (sys_move_mount(tree, path) != 0) fail_errno(FAILED, path);
+    close(tree);
+}

@@ -105,7 +105,10 @@ export class Timeout
   extends Schema.TaggedError<Timeout>(id("Timeout"))("Timeout", {
     limit: TimeoutLimit,
     millis: Schema.Number,
-    outcome: Outcome
+    outcome: Outcome,
+    /** What a command had written when its own limit passed. */
+    stdout: Schema.optional(Schema.String),
+    stderr: Schema.optional(Schema.String)
   })
   implements Answers
 {

@@ -6,7 +6,8 @@
  * a reader that was cut off goes on where it was.
  */
 import { Schema } from "effect"
-import { ProcessId } from "./Ids.ts"
+import { IsolationLevel } from "./Capability.ts"
+import { Generation, ProcessId } from "./Ids.ts"
 import { Env, Millis, Timestamp, User } from "./Sandbox.ts"
 
 /** A byte position in a journal. */
@@ -83,8 +84,13 @@ export type AttachOptions = typeof AttachOptions.Type
 
 /** What a reader of a process receives, in order. */
 export const ProcessEvent = Schema.Union([
-  /** The first event: the process exists. */
-  Schema.TaggedStruct("Started", { pid: Schema.Natural, startedAt: Timestamp }),
+  /** The first event: the process exists, in this incarnation of the machine, under this isolation. */
+  Schema.TaggedStruct("Started", {
+    pid: Schema.Natural,
+    startedAt: Timestamp,
+    generation: Generation,
+    isolation: IsolationLevel
+  }),
   /** Output: `cursor` is the position of its first byte. */
   Schema.TaggedStruct("Output", {
     stream: Schema.Literals(["stdout", "stderr"]),
@@ -107,6 +113,8 @@ export type ProcessEvent = typeof ProcessEvent.Type
 /** A process as it stands. */
 export const ProcessInfo = Schema.Struct({
   processId: ProcessId,
+  /** The incarnation of the machine it runs in. */
+  generation: Generation,
   pid: Schema.Natural,
   argv: Schema.Array(Schema.String),
   user: User,

@@ -1,0 +1,241 @@
+/**
+ * The file side of a sandbox handle.
+ *
+ * Writes are atomic: a reader inside sees the old content or the new, never a
+ * part. What does not fit into one call goes up in pieces that name their
+ * offset and becomes visible at the end.
+ */
+import { Effect, Exit, Stream } from "effect"
+import { type FileFailed, ResourceExhausted } from "../domain/Errors.ts"
+import { type FileInfo, type FileList, Mode, maxChunkBytes, type WatchEvent } from "../domain/FileSystem.ts"
+import type { SandboxId, UploadId } from "../domain/Ids.ts"
+import { SandboxPath } from "../domain/Process.ts"
+import type { User } from "../domain/Sandbox.ts"
+import type { FileOperationError } from "../rpc/SandboxRpcs.ts"
+import { decodeInput } from "./Input.ts"
+import type { Client } from "./SandboxClient.ts"
+
+/** Whose rights an operation has. */
+export interface AsUser {
+  /** Default: `user`. */
+  readonly as?: User | undefined
+}
+
+/** How a file is written. */
+export interface WriteOptions extends AsUser {
+  /** Permission bits; default 0o644, or those of the file that is replaced. */
+  readonly mode?: number | undefined
+}
+
+/** What to read of a file. */
+export interface ReadOptions extends AsUser {
+  /** The first byte; default 0. */
+  readonly offset?: number | undefined
+  /** How many bytes; default: to the end. */
+  readonly length?: number | undefined
+}
+
+/** Files in a sandbox. Paths are absolute; nothing outside the sandbox can be reached. */
+export interface FilesApi {
+  /** The bytes of a regular file, as they arrive. */
+  readonly stream: (path: string, options?: ReadOptions) => Stream.Stream<Uint8Array, FileOperationError>
+  /** The bytes of a regular file of at most `maxBytes` (default 64 MiB), otherwise `ResourceExhausted`. */
+  readonly read: (
+    path: string,
+    options?: ReadOptions & { readonly maxBytes?: number | undefined }
+  ) => Effect.Effect<Uint8Array, FileOperationError>
+  /** The content of a regular file as UTF-8 text; bounded as {@link read}. */
+  readonly readText: (
+    path: string,
+    options?: ReadOptions & { readonly maxBytes?: number | undefined }
+  ) => Effect.Effect<string, FileOperationError>
+  /** Replaces a file whole and atomically, making parent directories. */
+  readonly write: (
+    path: string,
+    content: string | Uint8Array,
+    options?: WriteOptions
+  ) => Effect.Effect<void, FileOperationError>
+  /** Replaces a file by what a stream yields; the old content stays until the stream has ended. */
+  readonly writeStream: <E, R>(
+    path: string,
+    content: Stream.Stream<Uint8Array, E, R>,
+    options?: WriteOptions
+  ) => Effect.Effect<void, FileOperationError | E, R>
+  /** Writes several files, in order; those before a failing one are written. */
+  readonly writeMany: (
+    files: ReadonlyArray<{ readonly path: string; readonly content: string | Uint8Array } & WriteOptions>
+  ) => Effect.Effect<void, FileOperationError>
+  /** What is below a directory: `depth` levels (default 1), at most `limit` entries (default 10,000), sorted by path. */
+  readonly list: (
+    path: string,
+    options?: AsUser & { readonly depth?: number | undefined; readonly limit?: number | undefined }
+  ) => Effect.Effect<FileList, FileOperationError>
+  /** Describes a path; a symbolic link itself. */
+  readonly stat: (path: string, options?: AsUser) => Effect.Effect<FileInfo, FileOperationError>
+  /** Whether something is at a path. */
+  readonly exists: (path: string, options?: AsUser) => Effect.Effect<boolean, FileOperationError>
+  /** Makes a directory and its parents; an existing directory is no error. */
+  readonly makeDir: (path: string, options?: WriteOptions) => Effect.Effect<void, FileOperationError>
+  /** Renames, replacing a file at the new name. */
+  readonly rename: (from: string, to: string, options?: AsUser) => Effect.Effect<void, FileOperationError>
+  /** Removes a file, link or empty directory; with `recursive` a whole tree, links not followed. */
+  readonly remove: (
+    path: string,
+    options?: AsUser & { readonly recursive?: boolean | undefined }
+  ) => Effect.Effect<void, FileOperationError>
+  readonly chmod: (path: string, mode: number, options?: AsUser) => Effect.Effect<void, FileOperationError>
+  /** What happens below a directory from now on. */
+  readonly watch: (
+    path: string,
+    options?: AsUser & { readonly recursive?: boolean | undefined }
+  ) => Stream.Stream<WatchEvent, FileOperationError>
+}
+
+const decodePath = decodeInput(SandboxPath, "path")
+const decodeMode = decodeInput(Mode, "mode")
+const encoder = new TextEncoder()
+const decoder = new TextDecoder()
+const defaultMaxBytes = 64 * 1024 * 1024
+
+/** The file side of a handle on `sandboxId`, over a client of the contract. */
+export const makeFiles = (
+  client: Client,
+  sandboxId: SandboxId,
+  newUploadId: Effect.Effect<UploadId>
+): FilesApi => {
+  /** The checked target of an operation. */
+  const at = (path: string, options: AsUser = {}) =>
+    Effect.map(decodePath(path), (path) => ({ sandboxId, path, as: options.as }))
+
+  const writable = Effect.fnUntraced(function* (path: string, options: WriteOptions = {}) {
+    if (options.mode !== undefined) yield* decodeMode(options.mode)
+    return { ...(yield* at(path, options)), mode: options.mode }
+  })
+
+  const stream: FilesApi["stream"] = (path, options = {}) =>
+    Stream.unwrap(
+      Effect.map(at(path, options), (target) =>
+        client.ReadFile({ ...target, offset: options.offset, length: options.length })
+      )
+    )
+
+  const read = Effect.fnUntraced(function* (
+    path: string,
+    options: ReadOptions & { readonly maxBytes?: number | undefined } = {}
+  ) {
+    const maxBytes = options.maxBytes ?? defaultMaxBytes
+    const chunks: Array<Uint8Array> = []
+    let size = 0
+    yield* Stream.runForEach(stream(path, options), (chunk) => {
+      size += chunk.byteLength
+      if (size > maxBytes) {
+        const reason = `${path} has more than ${maxBytes} bytes; raise maxBytes or use stream`
+        return Effect.fail(new ResourceExhausted({ resource: "read buffer", reason }))
+      }
+      chunks.push(chunk)
+      return Effect.void
+    })
+    return concat(chunks, size)
+  })
+
+  const writeStream = Effect.fnUntraced(function* <E, R>(
+    path: string,
+    content: Stream.Stream<Uint8Array, E, R>,
+    options: WriteOptions = {}
+  ) {
+    const target = { ...(yield* writable(path, options)), uploadId: yield* newUploadId }
+    let offset = 0
+    const send = Effect.fnUntraced(function* (chunk: Uint8Array) {
+      for (let sent = 0; sent < chunk.byteLength; sent += maxChunkBytes) {
+        const data = chunk.subarray(sent, sent + maxChunkBytes)
+        yield* client.WriteUpload({ ...target, offset, data })
+        offset += data.byteLength
+      }
+    })
+    const { uploadId } = target
+    yield* Stream.runForEach(content, send).pipe(
+      Effect.andThen(
+        Effect.suspend(() =>
+          offset === 0
+            ? client.WriteFile({ ...target, data: new Uint8Array(0) })
+            : client.CommitUpload({ sandboxId, uploadId, size: offset })
+        )
+      ),
+      Effect.onExit((exit) =>
+        Exit.isSuccess(exit) ? Effect.void : Effect.ignore(client.AbortUpload({ sandboxId, uploadId }))
+      )
+    )
+  })
+
+  const write = Effect.fnUntraced(function* (
+    path: string,
+    content: string | Uint8Array,
+    options: WriteOptions = {}
+  ) {
+    const data = typeof content === "string" ? encoder.encode(content) : content
+    if (data.byteLength > maxChunkBytes) return yield* writeStream(path, Stream.succeed(data), options)
+    return yield* client.WriteFile({ ...(yield* writable(path, options)), data })
+  })
+
+  const stat = Effect.fnUntraced(function* (path: string, options?: AsUser) {
+    return yield* client.StatFile(yield* at(path, options))
+  })
+
+  return {
+    stream,
+    read: Effect.fn("Sandbox.files.read")(read),
+    readText: Effect.fn("Sandbox.files.readText")((path, options) =>
+      Effect.map(read(path, options), (bytes) => decoder.decode(bytes))
+    ),
+    write: Effect.fn("Sandbox.files.write")(write),
+    writeStream: Effect.fn("Sandbox.files.writeStream")(writeStream),
+    writeMany: Effect.fn("Sandbox.files.writeMany")((files) =>
+      Effect.forEach(files, (file) => write(file.path, file.content, file), { discard: true })
+    ),
+    list: Effect.fn("Sandbox.files.list")(function* (path, options = {}) {
+      const { depth, limit } = options
+      return yield* client.ListFiles({ ...(yield* at(path, options)), depth, limit })
+    }),
+    stat: Effect.fn("Sandbox.files.stat")(stat),
+    exists: Effect.fn("Sandbox.files.exists")((path, options) =>
+      stat(path, options).pipe(
+        Effect.as(true),
+        Effect.catchIf(isAbsent, () => Effect.succeed(false))
+      )
+    ),
+    makeDir: Effect.fn("Sandbox.files.makeDir")(function* (path, options) {
+      return yield* client.MakeDir(yield* writable(path, options))
+    }),
+    rename: Effect.fn("Sandbox.files.rename")(function* (from, to, options = {}) {
+      const target = { from: yield* decodePath(from), to: yield* decodePath(to) }
+      return yield* client.RenameFile({ sandboxId, as: options.as, ...target })
+    }),
+    remove: Effect.fn("Sandbox.files.remove")(function* (path, options = {}) {
+      return yield* client.RemoveFile({ ...(yield* at(path, options)), recursive: options.recursive })
+    }),
+    chmod: Effect.fn("Sandbox.files.chmod")(function* (path, mode, options) {
+      return yield* client.ChangeMode({ ...(yield* at(path, options)), mode: yield* decodeMode(mode) })
+    }),
+    watch: (path, options = {}) =>
+      Stream.unwrap(
+        Effect.map(at(path, options), (target) =>
+          client.WatchFiles({ ...target, recursive: options.recursive })
+        )
+      )
+  }
+}
+
+const isAbsent = (error: FileOperationError): error is FileFailed =>
+  error._tag === "FileFailed" && (error.reason === "not-found" || error.reason === "not-directory")
+
+const concat = (chunks: ReadonlyArray<Uint8Array>, size: number): Uint8Array => {
+  const [only] = chunks
+  if (only !== undefined && chunks.length === 1) return only
+  const whole = new Uint8Array(size)
+  let offset = 0
+  for (const chunk of chunks) {
+    whole.set(chunk, offset)
+    offset += chunk.byteLength
+  }
+  return whole
+}

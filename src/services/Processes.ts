@@ -1,0 +1,247 @@
+/**
+ * The process side of a sandbox handle: run to the end, run in the background,
+ * attach, open terminals.
+ *
+ * `run` is start, attach and cancel: losing an attachment kills nothing, and
+ * interrupting the caller kills the process and all its descendants.
+ */
+import { Effect, Exit, Stream } from "effect"
+import type { IsolationLevel } from "../domain/Capability.ts"
+import { CommandExit, InvalidResponse, Timeout } from "../domain/Errors.ts"
+import { type Generation, ProcessId, type SandboxId } from "../domain/Ids.ts"
+import {
+  exitCodeOf,
+  type ProcessEvent,
+  type ProcessInfo,
+  ProcessSpec,
+  PtySize,
+  shellArgv
+} from "../domain/Process.ts"
+import type { MachineOperationError, StartError } from "../rpc/SandboxRpcs.ts"
+import { decodeInput } from "./Input.ts"
+import { Output } from "./Output.ts"
+import { makeProcess, makePty, makeStdinWriter, type Process, type Pty } from "./Process.ts"
+import type { Client } from "./SandboxClient.ts"
+
+/** A program and its arguments. */
+export type Argv = readonly [program: string, ...args: Array<string>]
+
+/** How a program is started. */
+export interface ProcessOptions {
+  /** Chosen by the caller to recognise the process again; a random one by default. */
+  readonly processId?: string | undefined
+  /** Added to the sandbox's environment. */
+  readonly env?: Readonly<Record<string, string>> | undefined
+  /** An absolute path; default: the user's home. */
+  readonly cwd?: string | undefined
+  /** Default: `user` (uid 1000, no capability). */
+  readonly user?: "user" | "root" | undefined
+  /** Journal capacity in bytes; default 1 MiB. */
+  readonly journalBytes?: number | undefined
+  /** Milliseconds until the process and its descendants are ended. */
+  readonly timeoutMillis?: number | undefined
+}
+
+/** How a program is started in the background. */
+export interface StartOptions extends ProcessOptions {
+  /** Whether its standard input can be written to; otherwise it is empty. */
+  readonly stdin?: boolean | undefined
+}
+
+/** How a program is run to its end. */
+export interface RunOptions extends Omit<ProcessOptions, "timeoutMillis"> {
+  /** Milliseconds until the process and its descendants are ended; default 60,000. `"none"`: no limit. */
+  readonly timeoutMillis?: number | "none" | undefined
+  /** The most bytes of output passed on (both streams together); default 8 MiB. The program is not held up by it. */
+  readonly maxOutputBytes?: number | undefined
+  /** What the program reads as standard input; default: nothing. */
+  readonly stdin?: string | Uint8Array | undefined
+}
+
+/** What a command that exited with 0 did. */
+export interface CommandResult {
+  readonly processId: ProcessId
+  readonly exitCode: number
+  /** Output as UTF-8 text. */
+  readonly stdout: string
+  readonly stderr: string
+  /** Whether output is missing, and how many bytes, because of `maxOutputBytes`. */
+  readonly truncated: boolean
+  readonly droppedBytes: number
+  /** The isolation it really ran under. */
+  readonly isolation: IsolationLevel
+  readonly generation: Generation
+}
+
+/** How running a program to its end can fail: also by its own exit code. */
+export type RunError = StartError | CommandExit | InvalidResponse
+
+/** Programs by argument vector: no shell comes between. */
+export interface ProcessApi {
+  /** Runs a program to its end. A code other than 0 is a `CommandExit`, its time limit a `Timeout`. */
+  readonly run: (argv: Argv, options?: RunOptions) => Effect.Effect<CommandResult, RunError>
+  /** Runs a program and yields its events; ending the stream early kills it with all its descendants. */
+  readonly stream: (argv: Argv, options?: RunOptions) => Stream.Stream<ProcessEvent, StartError>
+  /** Starts a program in the background. */
+  readonly start: (argv: Argv, options?: StartOptions) => Effect.Effect<Process, StartError>
+  /** A handle on a process of the present machine, running or ended. */
+  readonly connect: (processId: string) => Effect.Effect<Process, MachineOperationError | InvalidResponse>
+  /** Running ones and those whose journals are still kept. */
+  readonly list: Effect.Effect<ReadonlyArray<ProcessInfo>, MachineOperationError>
+}
+
+/** Command lines, through the sandbox's login shell (`/bin/sh -lc`). */
+export interface CommandApi {
+  /** Runs a command line to its end. A code other than 0 is a `CommandExit`, its time limit a `Timeout`. */
+  readonly run: (command: string, options?: RunOptions) => Effect.Effect<CommandResult, RunError>
+  /** Runs a command line and yields its events; ending the stream early kills it with all its descendants. */
+  readonly stream: (command: string, options?: RunOptions) => Stream.Stream<ProcessEvent, StartError>
+  /** Starts a command line in the background. */
+  readonly start: (command: string, options?: StartOptions) => Effect.Effect<Process, StartError>
+}
+
+/** Programs on a terminal. */
+export interface PtyApi {
+  /** Opens a terminal and runs a program on it; by default a login shell. */
+  readonly open: (
+    options: ProcessOptions & { readonly size: PtySize; readonly argv?: Argv }
+  ) => Effect.Effect<Pty, StartError>
+}
+
+const decodeSpec = decodeInput(ProcessSpec, "process")
+const decodeProcessId = decodeInput(ProcessId, "processId")
+const decodeSize = decodeInput(PtySize, "size")
+
+const defaultTimeoutMillis = 60_000
+const defaultMaxOutputBytes = 8 * 1024 * 1024
+
+/** The process side of a handle on `sandboxId`, over a client of the contract. */
+export const makeProcesses = (
+  client: Client,
+  sandboxId: SandboxId,
+  newProcessId: Effect.Effect<ProcessId>
+): { readonly process: ProcessApi; readonly commands: CommandApi; readonly pty: PtyApi } => {
+  const specOf = Effect.fnUntraced(function* (
+    argv: ReadonlyArray<string>,
+    options: ProcessOptions,
+    more: { readonly stdin: boolean; readonly pty?: PtySize }
+  ) {
+    const processId = options.processId ?? (yield* newProcessId)
+    return yield* decodeSpec({ ...options, ...more, processId, argv })
+  })
+
+  const runSpecOf = (argv: ReadonlyArray<string>, options: RunOptions) => {
+    const { timeoutMillis = defaultTimeoutMillis, stdin, maxOutputBytes: _, ...rest } = options
+    const limit = timeoutMillis === "none" ? {} : { timeoutMillis }
+    return specOf(argv, { ...rest, ...limit }, { stdin: stdin !== undefined })
+  }
+
+  const feed = (processId: ProcessId, data: string | Uint8Array) =>
+    makeStdinWriter(client, { sandboxId, processId })(data).pipe(
+      Effect.andThen(client.CloseStdin({ sandboxId, processId })),
+      // A program may end without having read everything: that is its own affair.
+      Effect.ignore
+    )
+
+  const events = (spec: ProcessSpec, options: RunOptions): Stream.Stream<ProcessEvent, StartError> =>
+    Stream.suspend(() => {
+      let state: "new" | "started" | "exited" = "new"
+      const { stdin, maxOutputBytes = defaultMaxOutputBytes } = options
+      return client.RunProcess({ sandboxId, process: spec, attach: { maxOutputBytes } }).pipe(
+        Stream.tap((event) => {
+          if (event._tag === "Exited") state = "exited"
+          if (event._tag !== "Started") return Effect.void
+          state = "started"
+          return stdin === undefined ? Effect.void : Effect.forkChild(feed(spec.processId, stdin))
+        }),
+        Stream.onExit((exit) => {
+          // A request that was refused started nothing, and its id may be somebody else's.
+          const refused = state === "new" && Exit.isFailure(exit) && !Exit.hasInterrupts(exit)
+          return state === "exited" || refused
+            ? Effect.void
+            : Effect.ignore(client.KillProcess({ sandboxId, processId: spec.processId }))
+        })
+      )
+    })
+
+  const run = Effect.fnUntraced(function* (
+    argv: ReadonlyArray<string>,
+    options: RunOptions
+  ): Effect.fn.Return<CommandResult, RunError> {
+    const spec = yield* runSpecOf(argv, options)
+    const output = new Output()
+    yield* Stream.runForEach(events(spec, options), (event) => Effect.sync(() => output.add(event)))
+    return yield* resultOf(spec, output)
+  })
+
+  const start = Effect.fnUntraced(function* (argv: ReadonlyArray<string>, options: StartOptions) {
+    const spec = yield* specOf(argv, options, { stdin: options.stdin ?? false })
+    return makeProcess(client, sandboxId, yield* client.StartProcess({ sandboxId, process: spec }))
+  })
+
+  const stream = (argv: ReadonlyArray<string>, options: RunOptions) =>
+    Stream.unwrap(Effect.map(runSpecOf(argv, options), (spec) => events(spec, options)))
+
+  return {
+    process: {
+      run: Effect.fn("Sandbox.process.run")((argv: Argv, options: RunOptions = {}) => run(argv, options)),
+      stream: (argv, options = {}) => stream(argv, options),
+      start: Effect.fn("Sandbox.process.start")((argv: Argv, options: StartOptions = {}) =>
+        start(argv, options)
+      ),
+      connect: Effect.fn("Sandbox.process.connect")(function* (id: string) {
+        const processId = yield* decodeProcessId(id)
+        const first = yield* Stream.runHead(client.AttachProcess({ sandboxId, processId, attach: {} }))
+        return first._tag === "Some" && first.value._tag === "Started"
+          ? makeProcess(client, sandboxId, { ...first.value, processId })
+          : yield* new InvalidResponse({ reason: "a process's events did not begin with its start" })
+      }),
+      list: client.ListProcesses({ sandboxId })
+    },
+    commands: {
+      run: Effect.fn("Sandbox.commands.run")((command: string, options: RunOptions = {}) =>
+        run(shellArgv(command), options)
+      ),
+      stream: (command, options = {}) => stream(shellArgv(command), options),
+      start: Effect.fn("Sandbox.commands.start")((command: string, options: StartOptions = {}) =>
+        start(shellArgv(command), options)
+      )
+    },
+    pty: {
+      open: Effect.fn("Sandbox.pty.open")(function* ({ size, argv = ["/bin/sh", "-l"], ...options }) {
+        const spec = yield* specOf(argv, options, { stdin: true, pty: yield* decodeSize(size) })
+        return makePty(client, sandboxId, yield* client.StartProcess({ sandboxId, process: spec }))
+      })
+    }
+  }
+}
+
+const resultOf = Effect.fnUntraced(function* (
+  spec: ProcessSpec,
+  output: Output
+): Effect.fn.Return<CommandResult, RunError> {
+  const { started, exited, stdout, stderr, droppedBytes } = output
+  if (started === undefined || exited === undefined) {
+    return yield* new InvalidResponse({ reason: "a process's events ended before its exit" })
+  }
+  if (exited.timedOut) {
+    const millis = spec.timeoutMillis ?? 0
+    return yield* new Timeout({ limit: "command", millis, outcome: "unknown", stdout, stderr })
+  }
+  const exitCode = exitCodeOf(exited.status)
+  if (exitCode !== 0) {
+    const signal = exited.status._tag === "Signaled" ? exited.status.signal : undefined
+    return yield* new CommandExit({ exitCode, signal, stdout, stderr })
+  }
+  const { isolation, generation } = started
+  return {
+    processId: spec.processId,
+    exitCode,
+    stdout,
+    stderr,
+    truncated: droppedBytes > 0,
+    droppedBytes,
+    isolation,
+    generation
+  }
+})

@@ -1,0 +1,115 @@
+/**
+ * The service that programs use: create sandboxes, find them, end them.
+ *
+ * Written once over a client of the contract, so that a sandbox in this process
+ * and one behind a service are the same type.
+ *
+ * ```ts
+ * const program = Effect.gen(function*() {
+ *   const sandbox = yield* Sandboxes.create({ image: "host" })
+ *   const { stdout } = yield* sandbox.commands.run("echo hello")
+ *   return stdout
+ * }).pipe(Effect.scoped)
+ * ```
+ */
+import { Context, Effect, Layer, type Scope } from "effect"
+import { SecureRandom } from "effect/crypto"
+import type { Conflict } from "../domain/Errors.ts"
+import { makeProcessId, makeUploadId } from "../domain/Ids.ts"
+import { CreateRequest, ListRequest, type SandboxInfo, type SandboxPage } from "../domain/Sandbox.ts"
+import type { LifecycleError, OperationError } from "../rpc/SandboxRpcs.ts"
+import { decodeInput } from "./Input.ts"
+import { makeSandbox, type Sandbox } from "./Sandbox.ts"
+import { type Client, SandboxClient } from "./SandboxClient.ts"
+
+/** What a sandbox shall be; everything has a default. */
+export type CreateOptions = typeof CreateRequest.Encoded
+
+interface Service {
+  /** Creates a sandbox that is gone when the scope closes, or when this program dies. */
+  readonly create: (options?: CreateOptions) => Effect.Effect<Sandbox, LifecycleError, Scope.Scope>
+  /** Creates a sandbox that stays until it is killed or expires. */
+  readonly createDetached: (options?: CreateOptions) => Effect.Effect<Sandbox, LifecycleError>
+  /** The sandbox of this name; created (detached) when there is none. An existing one is not changed. */
+  readonly getOrCreate: (
+    name: string,
+    options?: Omit<CreateOptions, "name" | "idempotencyKey">
+  ) => Effect.Effect<Sandbox, LifecycleError>
+  /** A handle on an existing sandbox, by id, name or slug. */
+  readonly connect: (idOrName: string) => Effect.Effect<Sandbox, OperationError>
+  /** What an existing sandbox is, by id, name or slug. */
+  readonly get: (idOrName: string) => Effect.Effect<SandboxInfo, OperationError>
+  /** One page of the sandboxes that match, in order of creation. */
+  readonly list: (options?: typeof ListRequest.Encoded) => Effect.Effect<SandboxPage, OperationError>
+  /** Ends a sandbox for good, by id, name or slug. */
+  readonly kill: (idOrName: string) => Effect.Effect<void, LifecycleError>
+}
+
+const isNameTaken = (error: LifecycleError): error is Conflict =>
+  error._tag === "Conflict" && error.kind === "name"
+
+const decodeCreate = decodeInput(CreateRequest, "")
+const decodeList = decodeInput(ListRequest, "")
+
+const make = Effect.gen(function* () {
+  const client: Client = yield* SandboxClient
+  const random = yield* SecureRandom.SecureRandom
+  const newIds = {
+    process: Effect.provideService(makeProcessId, SecureRandom.SecureRandom, random),
+    upload: Effect.provideService(makeUploadId, SecureRandom.SecureRandom, random)
+  }
+  const handle = (info: SandboxInfo) => makeSandbox(client, info.id, newIds)
+  const find = (idOrName: string) => client.FindSandbox({ idOrName })
+
+  const createAs = Effect.fnUntraced(function* (options: CreateOptions | undefined, detached: boolean) {
+    return handle(yield* client.CreateSandbox({ request: yield* decodeCreate(options ?? {}), detached }))
+  })
+
+  const service: Service = {
+    create: Effect.fn("Sandboxes.create")((options) =>
+      Effect.acquireRelease(createAs(options, false), (sandbox) => Effect.ignore(sandbox.kill), {
+        interruptible: true
+      })
+    ),
+    createDetached: Effect.fn("Sandboxes.createDetached")((options) => createAs(options, true)),
+    getOrCreate: Effect.fn("Sandboxes.getOrCreate")(function* (name, options) {
+      const existing = Effect.map(find(name), handle)
+      return yield* existing.pipe(
+        Effect.catchTag("NotFound", () => createAs({ ...options, name }, true)),
+        // Somebody else may have created it in the meantime.
+        Effect.catchIf(isNameTaken, () => existing)
+      )
+    }),
+    connect: Effect.fn("Sandboxes.connect")((idOrName) => Effect.map(find(idOrName), handle)),
+    get: Effect.fn("Sandboxes.get")(find),
+    list: Effect.fn("Sandboxes.list")(function* (options = {}) {
+      return yield* client.ListSandboxes(yield* decodeList(options))
+    }),
+    kill: Effect.fn("Sandboxes.kill")((idOrName) =>
+      Effect.flatMap(find(idOrName), (info) => handle(info).kill)
+    )
+  }
+  return service
+})
+
+/** Creates, finds and ends sandboxes. */
+export class Sandboxes extends Context.Service<Sandboxes, Service>()("fiberbox/services/Sandboxes") {
+  /** The service over whatever client of the contract is provided. */
+  static readonly layer: Layer.Layer<Sandboxes, never, SandboxClient | SecureRandom.SecureRandom> =
+    Layer.effect(Sandboxes, make)
+
+  static readonly create = (options?: CreateOptions) =>
+    Effect.flatMap(Sandboxes, (sandboxes) => sandboxes.create(options))
+  static readonly createDetached = (options?: CreateOptions) =>
+    Effect.flatMap(Sandboxes, (sandboxes) => sandboxes.createDetached(options))
+  static readonly getOrCreate = (name: string, options?: Omit<CreateOptions, "name" | "idempotencyKey">) =>
+    Effect.flatMap(Sandboxes, (sandboxes) => sandboxes.getOrCreate(name, options))
+  static readonly connect = (idOrName: string) =>
+    Effect.flatMap(Sandboxes, (sandboxes) => sandboxes.connect(idOrName))
+  static readonly get = (idOrName: string) =>
+    Effect.flatMap(Sandboxes, (sandboxes) => sandboxes.get(idOrName))
+  static readonly list = (options?: typeof ListRequest.Encoded) =>
+    Effect.flatMap(Sandboxes, (sandboxes) => sandboxes.list(options))
+  static readonly kill = (idOrName: string) =>
+    Effect.flatMap(Sandboxes, (sandboxes) => sandboxes.kill(idOrName))
+}

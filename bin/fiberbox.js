@@ -14,6 +14,17 @@ if (major < 22 || (major === 22 && minor < 19)) {
   process.exit(1)
 }
 
+// The store is Node's own SQLite, whose "experimental" notice would stand in every command's stderr on Node 22 and 24.
+const emitWarning = process.emitWarning
+process.emitWarning = (
+  /** @type {string | Error} */ warning,
+  /** @type {ReadonlyArray<unknown>} */ ...rest
+) => {
+  if (!String(warning).startsWith("SQLite is an experimental feature")) {
+    Reflect.apply(emitWarning, process, [warning, ...rest])
+  }
+}
+
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
 // Node does not strip types below node_modules, so an installed package runs what was built.
 const installed = root.split("/").includes("node_modules")

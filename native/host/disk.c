@@ -6,6 +6,7 @@
 #include <linux/loop.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -16,6 +17,7 @@
 #define MISC_MAJOR 10
 #define LOOP_CONTROL_MINOR 237
 #define ATTEMPTS 1000
+#define RELEASE_WAIT_MS 10000
 
 static int run_program(char *const argv[]) {
     pid_t pid = fork();
@@ -101,11 +103,9 @@ static void create_image(const struct disk *disk) {
 }
 
 /* A host that crashed leaves the superblock marked as in use. */
-static void check_image(const struct disk *disk) {
+static void check_image(int backing, const struct disk *disk) {
     uint16_t state = 0;
-    int fd = open(disk->file, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || pread(fd, &state, sizeof state, 1024 + 58) != sizeof state) fail_errno(FAILED, disk->file);
-    close(fd);
+    if (pread(backing, &state, sizeof state, 1024 + 58) != sizeof state) fail_errno(FAILED, disk->file);
     if ((state & 3) == 1) return;
     char *argv[] = {"e2fsck", "-p", "-f", (char *)disk->file, NULL};
     int code = run_program(argv);
@@ -113,20 +113,40 @@ static void check_image(const struct disk *disk) {
 }
 
 /*
+ * A lock that the loop device keeps as long as it lives, because it holds the
+ * same open file. So an image is never mounted while an earlier machine's mount
+ * of it is still being written out.
+ */
+static int open_locked(const char *file) {
+    int fd = open(file, O_RDWR | O_CLOEXEC);
+    if (fd < 0) fail_errno(FAILED, file);
+    for (int i = 0; i < RELEASE_WAIT_MS; i++) {
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0) return fd;
+        if (errno != EWOULDBLOCK) fail_errno(FAILED, file);
+        usleep(1000);
+    }
+    fail(EXHAUSTED, "disk", "still in use by an earlier machine");
+}
+
+/* Tells the caller which device to wait for when the machine has ended. */
+static void record_loop(const char *path, int number) {
+    FILE *f = fopen(path, "we");
+    if (f == NULL || fprintf(f, "%d\n", number) < 0 || fclose(f) != 0) fail_errno(FAILED, path);
+}
+
+/*
  * Attaches the image to a free loop device that vanishes with its last user.
  * Device nodes are made by us at `node`, because a container's /dev often has none.
  */
-static void attach_loop(const char *file, const char *node) {
+static void attach_loop(int backing, const struct disk *disk, const char *node) {
     struct loop_config config = {.info = {.lo_flags = LO_FLAGS_AUTOCLEAR}};
     if (mknod(node, S_IFCHR | 0600, makedev(MISC_MAJOR, LOOP_CONTROL_MINOR)) != 0)
         fail_errno(UNSUPPORTED, "loop-device");
     int control = open(node, O_RDWR | O_CLOEXEC);
     if (control < 0) fail_errno(UNSUPPORTED, "loop-device");
     unlink(node);
-    int backing = open(file, O_RDWR | O_CLOEXEC);
-    if (backing < 0) fail_errno(FAILED, file);
     config.fd = (uint32_t)backing;
-    snprintf((char *)config.info.lo_file_name, LO_NAME_SIZE, "%s", file);
+    snprintf((char *)config.info.lo_file_name, LO_NAME_SIZE, "%s", disk->file);
     for (int i = 0; i < ATTEMPTS; i++) {
         int number = ioctl(control, LOOP_CTL_GET_FREE);
         if (number < 0) fail_errno(UNSUPPORTED, "loop-device");
@@ -137,7 +157,8 @@ static void attach_loop(const char *file, const char *node) {
         if (ioctl(loop, LOOP_CONFIGURE, &config) == 0) {
             close(backing);
             close(control);
-            /* `loop` stays open until exec: without a user an autoclear device detaches at once. */
+            record_loop(disk->record, number);
+            /* `loop` stays open until exec: an autoclear device detaches when nobody uses it. */
             return;
         }
         /* Somebody else took it between the two calls. */
@@ -153,11 +174,10 @@ static void make_directory(int at, const char *name, mode_t mode) {
 }
 
 void mount_disk(const struct disk *disk, const char *node, const char *path, int user_namespace) {
-    if (access(disk->file, F_OK) != 0)
-        create_image(disk);
-    else
-        check_image(disk);
-    attach_loop(disk->file, node);
+    if (access(disk->file, F_OK) != 0) create_image(disk);
+    int backing = open_locked(disk->file);
+    check_image(backing, disk);
+    attach_loop(backing, disk, node);
     int fs = sys_fsopen("ext4");
     if (fs < 0) fail_errno(UNSUPPORTED, "ext4");
     /* Without noinit_itable a kernel thread would write every inode table and fill the sparse file. */

@@ -55,6 +55,7 @@ int make_user_namespace(uint32_t base, const struct sysctl *limits, size_t count
 struct disk {
     const char *file;      /* the image; made when it does not exist */
     const char *templates; /* directory of empty images to copy from */
+    const char *record;    /* file to write the loop device's number to */
     uint64_t bytes, inodes;
 };
 /* Mounts the disk at `path`, owned by the user namespace, with directories `upper` and `work` in it. */

@@ -9,7 +9,7 @@
  *   stage PATH               an existing directory to hide behind the stage; must not be above any other path
  *   ids BASE                 the first of 65536 host ids
  *   limit NAME VALUE         a /proc/sys/user limit of the user namespace
- *   disk BYTES INODES        the writable disk, in `disk.ext4`
+ *   disk BYTES INODES        the writable disk, in `disk.ext4`; its loop device's number goes to `loop`
  *   templates PATH           where empty disks are kept
  *   lower PATH               a read-only layer of the root, upper ones first
  *   tree SOURCE TARGET       a host directory seen read-only in the root, owned by the sandbox's root
@@ -25,9 +25,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -171,11 +173,12 @@ static void become(char **program, int listener) {
 }
 
 int run_main(int argc, char **argv) {
-    struct plan plan = {.disk = {.file = "disk.ext4"}};
+    struct plan plan = {.disk = {.file = "disk.ext4", .record = "loop"}};
     parse(&plan, argc, argv);
     umask(022);
+    /* A caller that is killed must not leave a machine that is still being made. Survives exec, not fork. */
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) fail_errno(FAILED, "prctl");
     if (chdir(plan.dir) != 0) fail_errno(FAILED, plan.dir);
-    int listener = listen_on(plan.socket);
     private_namespace();
     mount_tmpfs(plan.stage, "1m");
     const char *root = directory(plan.stage, "root"), *empty = directory(plan.stage, "empty");
@@ -183,6 +186,7 @@ int run_main(int argc, char **argv) {
         make_user_namespace(plan.ids, plan.limits, plan.limit_count, under(plan.stage, "userns"));
     mount_root(&plan, user_namespace, root);
     for (size_t i = 0; i < plan.placement_count; i++) place(&plan.placements[i], root, empty, user_namespace);
-    become(plan.program, listener);
+    /* Last, when the disk's lock proves that no earlier machine still has this socket. */
+    become(plan.program, listen_on(plan.socket));
     return 1;
 }

@@ -52,10 +52,12 @@ export interface StartOptions extends ProcessOptions {
 export interface RunOptions extends Omit<ProcessOptions, "timeoutMillis"> {
   /** Milliseconds until the process and its descendants are ended; default 60,000. `"none"`: no limit. */
   readonly timeoutMillis?: number | "none" | undefined
-  /** The most bytes of output passed on (both streams together); default 8 MiB. The program is not held up by it. */
-  readonly maxOutputBytes?: number | undefined
-  /** What the program reads as standard input; default: nothing. */
-  readonly stdin?: string | Uint8Array | undefined
+  /** The most bytes of output passed on (both streams together); default 8 MiB, `"none"`: all. The program is not held up by it. */
+  readonly maxOutputBytes?: number | "none" | undefined
+  /** Milliseconds after which a reader of the events that takes nothing while output waits is detached; default 60,000. */
+  readonly idleMillis?: number | undefined
+  /** What the program reads as standard input, whole or as it comes; default: nothing. */
+  readonly stdin?: string | Uint8Array | Stream.Stream<Uint8Array> | undefined
 }
 
 /** What a command that exited with 0 did. */
@@ -131,23 +133,32 @@ export const makeProcesses = (
   })
 
   const runSpecOf = (argv: ReadonlyArray<string>, options: RunOptions) => {
-    const { timeoutMillis = defaultTimeoutMillis, stdin, maxOutputBytes: _, ...rest } = options
+    const {
+      timeoutMillis = defaultTimeoutMillis,
+      stdin,
+      maxOutputBytes: _,
+      idleMillis: __,
+      ...rest
+    } = options
     const limit = timeoutMillis === "none" ? {} : { timeoutMillis }
     return specOf(argv, { ...rest, ...limit }, { stdin: stdin !== undefined })
   }
 
-  const feed = (processId: ProcessId, data: string | Uint8Array) =>
-    makeStdinWriter(client, { sandboxId, processId })(data).pipe(
+  const feed = (processId: ProcessId, data: string | Uint8Array | Stream.Stream<Uint8Array>) => {
+    const write = makeStdinWriter(client, { sandboxId, processId })
+    return (Stream.isStream(data) ? Stream.runForEach(data, write) : write(data)).pipe(
       Effect.andThen(client.CloseStdin({ sandboxId, processId })),
       // A program may end without having read everything: that is its own affair.
       Effect.ignore
     )
+  }
 
   const events = (spec: ProcessSpec, options: RunOptions): Stream.Stream<ProcessEvent, StartError> =>
     Stream.suspend(() => {
       let state: "new" | "started" | "exited" = "new"
-      const { stdin, maxOutputBytes = defaultMaxOutputBytes } = options
-      return client.RunProcess({ sandboxId, process: spec, attach: { maxOutputBytes } }).pipe(
+      const { stdin, maxOutputBytes = defaultMaxOutputBytes, idleMillis } = options
+      const attach = { idleMillis, maxOutputBytes: maxOutputBytes === "none" ? undefined : maxOutputBytes }
+      return client.RunProcess({ sandboxId, process: spec, attach }).pipe(
         Stream.tap((event) => {
           if (event._tag === "Exited") state = "exited"
           if (event._tag !== "Started") return Effect.void

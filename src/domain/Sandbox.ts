@@ -54,19 +54,21 @@ export const Network = Schema.Union([
 ])
 export type Network = typeof Network.Type
 
+const EnvName = Schema.String.check(
+  Schema.isPattern(/^[^=\0]+$/, { message: "an environment name is not empty and has no = and no NUL" })
+)
+
+// Names are a check of the whole record: a checked key schema would silently drop the entries it does not match.
 /** Environment variables. A name has no `=` and no NUL, a value has no NUL. */
 export const Env = Schema.Record(
-  Schema.String.check(
-    Schema.isPattern(/^[^=\0]+$/, { message: "an environment name is not empty and has no = and no NUL" })
-  ),
+  Schema.String,
   Schema.String.check(Schema.isPattern(/^[^\0]*$/, { message: "an environment value has no NUL" }))
-)
+).check(Schema.isPropertyNames(EnvName))
 export type Env = typeof Env.Type
 
 /** Key and value tags a sandbox can be found by. */
-export const Labels = Schema.Record(
-  Schema.String.check(Schema.isBetweenLength(1, 128)),
-  Schema.String.check(Schema.isMaxLength(1024))
+export const Labels = Schema.Record(Schema.String, Schema.String.check(Schema.isMaxLength(1024))).check(
+  Schema.isPropertyNames(Schema.String.check(Schema.isBetweenLength(1, 128)))
 )
 export type Labels = typeof Labels.Type
 
@@ -191,8 +193,8 @@ export const UpdateRequest = Schema.Struct({
   env: Schema.optional(Env),
   labels: Schema.optional(Labels),
   ports: Schema.optional(Schema.Array(Port)),
-  /** `null` removes it. Takes effect when a machine starts. */
-  startCommand: Schema.optional(Schema.NullOr(Schema.NonEmptyString))
+  /** `null` removes it. Takes effect when a machine starts. A key without a value is refused: JSON could not tell it from `null`. */
+  startCommand: Schema.optionalKey(Schema.NullOr(Schema.NonEmptyString))
 })
 export type UpdateRequest = typeof UpdateRequest.Type
 

@@ -101,9 +101,9 @@ const ChangeStatus = Rpc.make("ChangeStatus", {
 const SetExpiry = Rpc.make("SetExpiry", {
   payload: {
     ...sandbox,
-    /** From now; `null` removes the limit. Left out: unchanged. */
-    ttl: Schema.optional(Schema.NullOr(Expiry)),
-    idle: Schema.optional(Schema.NullOr(Expiry))
+    /** From now; `null` removes the limit. Left out: unchanged (a key without a value is refused: JSON could not tell it from `null`). */
+    ttl: Schema.optionalKey(Schema.NullOr(Expiry)),
+    idle: Schema.optionalKey(Schema.NullOr(Expiry))
   },
   success: SandboxInfo,
   error: Schema.Union([...common, InvalidState])

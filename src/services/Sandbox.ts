@@ -67,8 +67,7 @@ const decodeExpiry = decodeInput(Expiry, "expiry")
 /** A handle over a client of the contract. */
 export const makeSandbox = (client: Client, id: SandboxId, newIds: NewIds): Sandbox => {
   const target = { sandboxId: id }
-  const limit = (expiry: Expiry | null | undefined) =>
-    expiry === undefined || expiry === null ? Effect.succeed(expiry) : decodeExpiry(expiry)
+  const limit = (expiry: Expiry | null) => (expiry === null ? Effect.succeed(null) : decodeExpiry(expiry))
   return {
     id,
     info: client.GetInfo(target),
@@ -81,8 +80,8 @@ export const makeSandbox = (client: Client, id: SandboxId, newIds: NewIds): Sand
     setExpiry: Effect.fn("Sandbox.setExpiry")(function* (limits) {
       return yield* client.SetExpiry({
         ...target,
-        ttl: yield* limit(limits.ttl),
-        idle: yield* limit(limits.idle)
+        ...(limits.ttl !== undefined && { ttl: yield* limit(limits.ttl) }),
+        ...(limits.idle !== undefined && { idle: yield* limit(limits.idle) })
       })
     }),
     waitForReady: Effect.fn("Sandbox.waitForReady")(function* (options = {}) {

@@ -1,0 +1,112 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Arbitrary } from "effect"
+import {
+  allowedFrom,
+  Command,
+  canBecome,
+  decide,
+  hasMachine,
+  Status,
+  target
+} from "../../src/domain/Status.ts"
+
+/** The published table, written out a second time on purpose: a change has to be made in both places. */
+const published: ReadonlyArray<readonly [from: Status, to: string]> = [
+  ["provisioning", "running failed killed"],
+  ["running", "paused stopping restarting failed lost killed"],
+  ["paused", "running stopping lost killed"],
+  ["stopping", "stopped failed killed"],
+  ["stopped", "provisioning killed"],
+  ["restarting", "running failed killed"],
+  ["failed", "provisioning killed"],
+  ["lost", "running provisioning failed killed"],
+  ["killed", ""]
+]
+
+/** What each command means in each status: `+` something to do, `=` nothing to do, `-` refused. */
+const meanings: { readonly [S in Status]: { readonly [C in Command]: "+" | "=" | "-" } } = {
+  provisioning: { start: "-", stop: "-", restart: "-", pause: "-", resume: "-", kill: "+" },
+  running: { start: "=", stop: "+", restart: "+", pause: "+", resume: "=", kill: "+" },
+  paused: { start: "-", stop: "+", restart: "-", pause: "=", resume: "+", kill: "+" },
+  stopping: { start: "-", stop: "-", restart: "-", pause: "-", resume: "-", kill: "+" },
+  stopped: { start: "+", stop: "=", restart: "-", pause: "-", resume: "-", kill: "+" },
+  restarting: { start: "-", stop: "-", restart: "-", pause: "-", resume: "-", kill: "+" },
+  failed: { start: "+", stop: "-", restart: "-", pause: "-", resume: "-", kill: "+" },
+  lost: { start: "+", stop: "-", restart: "-", pause: "-", resume: "-", kill: "+" },
+  killed: { start: "-", stop: "-", restart: "-", pause: "-", resume: "-", kill: "=" }
+}
+const words = { "+": "proceed", "=": "done", "-": "refused" } as const
+
+/** Whether a path of transitions leads from one status to another. */
+const reaches = (from: Status, to: Status, seen: ReadonlySet<Status> = new Set()): boolean =>
+  Status.literals.some(
+    (next) =>
+      canBecome(from, next) &&
+      (next === to || (!seen.has(next) && reaches(next, to, new Set([...seen, from]))))
+  )
+
+describe("transitions", () => {
+  it("are those of the published table, for every pair of statuses", () => {
+    assert.deepStrictEqual(
+      published.map(([from]) => from),
+      [...Status.literals]
+    )
+    for (const [from, list] of published) {
+      for (const to of Status.literals) {
+        assert.strictEqual(canBecome(from, to), list.split(" ").includes(to), `${from} -> ${to}`)
+      }
+    }
+  })
+
+  it("lead from every status but killed to killed, and from killed nowhere", () => {
+    for (const from of Status.literals) assert.strictEqual(canBecome(from, "killed"), from !== "killed", from)
+    for (const to of Status.literals) assert.isFalse(canBecome("killed", to))
+  })
+
+  it("never lead to the status they come from", () => {
+    for (const status of Status.literals) assert.isFalse(canBecome(status, status), status)
+  })
+
+  it("reach every status from provisioning", () => {
+    for (const status of Status.literals) {
+      assert.isTrue(status === "provisioning" || reaches("provisioning", status), status)
+    }
+  })
+})
+
+describe("commands", () => {
+  it("mean what the table says, for every command and status", () => {
+    for (const status of Status.literals) {
+      for (const command of Command.literals) {
+        assert.strictEqual(
+          decide(command, status),
+          words[meanings[status][command]],
+          `${command} when ${status}`
+        )
+      }
+    }
+  })
+
+  it("can always get from where they are allowed to where they lead", () => {
+    for (const command of Command.literals) {
+      for (const from of allowedFrom[command]) {
+        assert.isTrue(reaches(from, target[command]), `${command} from ${from}`)
+      }
+    }
+  })
+
+  it.prop(
+    "leave alone a sandbox that is where they lead, but for restart",
+    [Arbitrary.schema(Command)],
+    ([command]) => {
+      assert.strictEqual(decide(command, target[command]), command === "restart" ? "proceed" : "done")
+    }
+  )
+})
+
+describe("hasMachine", () => {
+  it("is true exactly while a machine exists or may exist", () => {
+    const withMachine = Status.literals.filter(hasMachine)
+    assert.deepStrictEqual(withMachine, ["running", "paused", "stopping", "restarting"])
+  })
+})

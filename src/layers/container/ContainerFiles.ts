@@ -1,0 +1,161 @@
+/**
+ * The directory of one container: what is in it, and what that says.
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
+import type { BackendFailed } from "../../domain/Errors.ts"
+import { Generation, type SandboxId } from "../../domain/Ids.ts"
+import { fromPlatform, isMissing } from "./Failures.ts"
+import { ContainerSettings, containerName, filesOf, instanceGroup, layout, sandboxOf } from "./Settings.ts"
+
+/** What is written down of a machine before it is started, for whoever finds it later. */
+export const MachineRecord = Schema.Struct({
+  generation: Generation,
+  /** Its range of ids; see `IdRanges`. */
+  range: Schema.Natural
+})
+export type MachineRecord = typeof MachineRecord.Type
+
+const RecordText = Schema.fromJsonString(MachineRecord)
+
+/** Names and places of one container. */
+export interface Container {
+  readonly sandboxId: SandboxId
+  /** Of its directory, its runtime container and its hostname. */
+  readonly name: string
+  readonly directory: string
+  readonly files: ReturnType<typeof filesOf>
+  /** Its control group, below every hierarchy's root. */
+  readonly group: string
+  /** The OCI runtime's own directory of it. */
+  readonly runtimeState: string
+}
+
+/** The containers of this instance, as its state directory shows them. */
+export class ContainerFiles extends Context.Service<
+  ContainerFiles,
+  {
+    readonly container: (sandboxId: SandboxId) => Container
+    /** Every container that has a directory. */
+    readonly all: Effect.Effect<ReadonlyArray<Container>, BackendFailed>
+    /** The record of its machine; undefined when it has none, or one that cannot be read. */
+    readonly record: (container: Container) => Effect.Effect<MachineRecord | undefined, BackendFailed>
+    readonly writeRecord: (container: Container, record: MachineRecord) => Effect.Effect<void, BackendFailed>
+    /** The agent's process, as the runtime wrote it down. */
+    readonly pid: (container: Container) => Effect.Effect<number | undefined, BackendFailed>
+    /** Forgets a machine that has ended: all files but the disk. */
+    readonly forgetMachine: (container: Container) => Effect.Effect<void, BackendFailed>
+    /** Removes all files, disk included. */
+    readonly removeAll: (container: Container) => Effect.Effect<void, BackendFailed>
+    /** Whether the loop device of its last machine still holds its disk. */
+    readonly diskInUse: (container: Container) => Effect.Effect<boolean, BackendFailed>
+  }
+>()("fiberbox/layers/container/ContainerFiles") {
+  static readonly layer: Layer.Layer<ContainerFiles, never, ContainerSettings | FileSystem.FileSystem> =
+    Layer.effect(
+      ContainerFiles,
+      Effect.suspend(() => make)
+    )
+}
+
+const make = Effect.gen(function* () {
+  const fs = yield* FileSystem.FileSystem
+  const settings = yield* ContainerSettings
+  const { containers, runtimeState } = layout(settings)
+
+  const container = (sandboxId: SandboxId): Container => {
+    const name = containerName(sandboxId)
+    const directory = `${containers}/${name}`
+    return {
+      sandboxId,
+      name,
+      directory,
+      files: filesOf(directory),
+      group: `${instanceGroup(settings.instanceId)}/${name}`,
+      runtimeState: `${runtimeState}/${name}`
+    }
+  }
+
+  const readIfThere = (path: string) =>
+    fs.readFileString(path).pipe(
+      Effect.catchIf(isMissing, () => Effect.succeed(undefined)),
+      Effect.mapError(fromPlatform("read a container's files"))
+    )
+
+  const all = fs.readDirectory(containers).pipe(
+    Effect.catchIf(isMissing, () => Effect.succeed<Array<string>>([])),
+    Effect.map((names) =>
+      names
+        .map(sandboxOf)
+        .filter((id) => id !== undefined)
+        .map(container)
+    ),
+    Effect.mapError(fromPlatform("list containers"))
+  )
+
+  const record = Effect.fnUntraced(function* (of: Container) {
+    const text = yield* readIfThere(of.files.machine)
+    if (text === undefined) return undefined
+    return yield* Schema.decodeEffect(RecordText)(text).pipe(Effect.orElseSucceed(() => undefined))
+  })
+
+  const writeRecord = (of: Container, machine: MachineRecord) => {
+    const fresh = `${of.files.machine}.new`
+    return fs
+      .writeFileString(fresh, JSON.stringify(machine), { mode: 0o600 })
+      .pipe(
+        Effect.andThen(fs.rename(fresh, of.files.machine)),
+        Effect.mapError(fromPlatform("write a machine's record"))
+      )
+  }
+
+  const pid = (of: Container) =>
+    Effect.map(readIfThere(of.files.pid), (text) =>
+      text !== undefined && /^\d+$/.test(text.trim()) ? Number(text) : undefined
+    )
+
+  const remove = (path: string) =>
+    fs
+      .remove(path, { recursive: true, force: true })
+      .pipe(Effect.mapError(fromPlatform("remove a container")))
+
+  const forgetMachine = (of: Container) =>
+    Effect.forEach(
+      [
+        of.runtimeState,
+        of.files.own,
+        of.files.bundle,
+        of.files.socket,
+        of.files.pid,
+        of.files.loop,
+        of.files.log,
+        of.files.machine
+      ],
+      remove,
+      { concurrency: "unbounded", discard: true }
+    )
+
+  const diskInUse = Effect.fnUntraced(function* (of: Container) {
+    const loop = yield* readIfThere(of.files.loop)
+    if (loop === undefined) return false
+    const backing = yield* fs
+      .readFileString(`/sys/block/loop${loop.trim()}/loop/backing_file`)
+      .pipe(Effect.orElseSucceed(() => ""))
+    // The kernel writes " (deleted)" after the path of a removed file.
+    return backing.startsWith(of.files.disk)
+  })
+
+  return ContainerFiles.of({
+    container,
+    all,
+    record,
+    writeRecord,
+    pid,
+    forgetMachine,
+    removeAll: (of) => Effect.andThen(remove(of.runtimeState), remove(of.directory)),
+    diskInUse
+  })
+})

@@ -1,0 +1,62 @@
+/**
+ * What goes wrong on the host, as the errors of the contract.
+ */
+import type { PlatformError } from "effect/PlatformError"
+import {
+  BackendFailed,
+  InvalidArgument,
+  type Outcome,
+  ResourceExhausted,
+  Unsupported
+} from "../../domain/Errors.ts"
+import { backendName } from "./Settings.ts"
+
+/** A failure that the caller cannot mend. */
+export const backendFailed = (
+  operation: string,
+  reason: string,
+  outcome: Outcome = "unknown"
+): BackendFailed => new BackendFailed({ backend: backendName, operation, reason, outcome })
+
+/** Turns a failed file or process operation of ours into {@link BackendFailed}. */
+export const fromPlatform = (operation: string) => (error: PlatformError) =>
+  backendFailed(operation, error.message)
+
+/** Whether an operation failed because the file is not there. */
+export const isMissing = (error: PlatformError): boolean => error.reason._tag === "NotFound"
+
+/** A capability that this machine does not have. */
+export const unsupported = (capability: string, reason: string): Unsupported =>
+  new Unsupported({ backend: backendName, capability, reason })
+
+/** How starting a machine fails. */
+export type StartError = BackendFailed | InvalidArgument | ResourceExhausted | Unsupported
+
+/** The last line of the host helper's standard error, `<kind>\t<subject>\t<detail>`, as an error. */
+export const fromHelper = (stderr: string): StartError | undefined => {
+  const line = stderr.trimEnd().split("\n").at(-1) ?? ""
+  const [kind, subject, detail] = line.split("\t")
+  if (subject === undefined || detail === undefined) return undefined
+  switch (kind) {
+    case "unsupported":
+      return unsupported(subject, detail)
+    case "exhausted":
+      return new ResourceExhausted({ resource: subject, reason: detail })
+    case "invalid":
+      return new InvalidArgument({ field: subject, reason: detail })
+    case "failed":
+      return backendFailed("start a machine", `${subject}: ${detail}`, "not-started")
+    default:
+      return undefined
+  }
+}
+
+/** The message of the OCI runtime's last error, from its log of JSON lines. */
+export const runtimeMessage = (log: string): string | undefined => {
+  const messages = log
+    .split("\n")
+    .map((line) => /"level":"(?:error|fatal)".*?"msg":("(?:[^"\\]|\\.)*")/.exec(line)?.[1])
+    .filter((text) => text !== undefined)
+  const last = messages.at(-1)
+  return last?.slice(1, -1).replaceAll('\\"', '"').replaceAll("\\n", " ")
+}

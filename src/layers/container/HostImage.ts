@@ -1,0 +1,233 @@
+/**
+ * The read-only lower layers of a container's root.
+ *
+ * A base layer is made once and kept in the shared cache: directories, mount
+ * points and `/etc`. For the image `host` the machine's own `/usr` is mounted
+ * into it by the host helper; for a directory image it only supplies what a
+ * container needs and the directory may lack.
+ */
+import { createHash } from "node:crypto"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Option from "effect/Option"
+import type { PlatformError } from "effect/PlatformError"
+import type { BackendFailed, Unsupported } from "../../domain/Errors.ts"
+import { copiedNames, copiedSslNames, madeFiles } from "./EtcFiles.ts"
+import { fromPlatform, isMissing, unsupported } from "./Failures.ts"
+
+/** Changes when a layer made by this code would differ from one made before. */
+const formatVersion = "1"
+
+/** Directories with their modes and owners, as the container sees them; parents first. */
+const directories: ReadonlyArray<readonly [path: string, mode: number, owner: number]> = [
+  [".fiberbox", 0o755, 0],
+  ["dev", 0o755, 0],
+  ["etc", 0o755, 0],
+  ["home", 0o755, 0],
+  ["home/user", 0o755, 1000],
+  ["mnt", 0o755, 0],
+  ["opt", 0o755, 0],
+  ["proc", 0o555, 0],
+  ["root", 0o700, 0],
+  ["run", 0o755, 0],
+  ["run/lock", 0o1777, 0],
+  ["srv", 0o755, 0],
+  ["sys", 0o555, 0],
+  ["sys/devices", 0o555, 0],
+  ["sys/devices/system", 0o555, 0],
+  ["sys/devices/system/cpu", 0o555, 0],
+  ["tmp", 0o1777, 0],
+  ["usr", 0o755, 0],
+  ["var", 0o755, 0],
+  ["var/cache", 0o755, 0],
+  ["var/lib", 0o755, 0],
+  ["var/log", 0o755, 0],
+  ["var/mail", 0o755, 0],
+  ["var/spool", 0o755, 0],
+  ["var/tmp", 0o1777, 0]
+]
+
+/** What a container needs of any image: the mount points, and a home for its user. */
+const pointNames = [".fiberbox", "dev", "home", "home/user", "proc", "sys", "tmp"]
+
+const systemLinks: ReadonlyArray<readonly [path: string, target: string]> = [
+  ["etc/mtab", "../proc/self/mounts"],
+  ["var/lock", "../run/lock"],
+  ["var/run", "../run"]
+]
+
+/** Names in the root that are links into `/usr` on a merged system. */
+const mergedNames = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"]
+
+/** The modes are what the container's users see, whatever the service's own file mode mask is. */
+const makeDirectory = Effect.fnUntraced(function* (path: string, mode: number) {
+  const fs = yield* FileSystem.FileSystem
+  yield* fs.makeDirectory(path)
+  yield* fs.chmod(path, mode)
+})
+
+const makeFile = Effect.fnUntraced(function* (path: string, content: string, mode: number) {
+  const fs = yield* FileSystem.FileSystem
+  yield* fs.writeFileString(path, content)
+  yield* fs.chmod(path, mode)
+})
+
+const makeDirectories = Effect.fnUntraced(function* (
+  root: string,
+  wanted: ReadonlyArray<readonly [path: string, mode: number, owner: number]>
+) {
+  const fs = yield* FileSystem.FileSystem
+  for (const [path, mode, owner] of wanted) {
+    const target = `${root}/${path}`
+    yield* makeDirectory(target, mode)
+    if (owner !== 0) yield* fs.chown(target, owner, owner)
+  }
+  yield* makeFile(`${root}/.fiberbox/agent`, "", 0o755)
+})
+
+/** Copies a file, link or tree; what not everybody may read is left out. */
+const copyPublic = (from: string, to: string): Effect.Effect<void, PlatformError, FileSystem.FileSystem> =>
+  Effect.gen(function* () {
+    const fs = yield* FileSystem.FileSystem
+    const info = yield* fs.lstat(from)
+    if (info.type === "SymbolicLink") return yield* fs.symlink(yield* fs.readLink(from), to)
+    if (info.type === "File" && (info.mode & 0o004) !== 0) return yield* fs.copyFile(from, to)
+    if (info.type !== "Directory" || (info.mode & 0o005) !== 0o005) return
+    yield* makeDirectory(to, 0o755)
+    const names = yield* fs.readDirectory(from)
+    yield* Effect.forEach(names, (name) => copyPublic(`${from}/${name}`, `${to}/${name}`), {
+      concurrency: 16,
+      discard: true
+    })
+  })
+
+/** The listed parts of the host's `/etc`, as paths below it. */
+const listedEtc = Effect.gen(function* () {
+  const fs = yield* FileSystem.FileSystem
+  const names = yield* fs.readDirectory("/etc")
+  const listed = names.filter((name) => copiedNames.some((pattern) => pattern.test(name)))
+  const ssl = yield* Effect.filter(
+    copiedSslNames.map((name) => `ssl/${name}`),
+    (name) => fs.exists(`/etc/${name}`)
+  )
+  return [...listed, ...ssl].sort()
+})
+
+/** The links of a merged system, as `[name, target]`; a system that is not merged has no single `/usr` to show. */
+const mergedLinks = Effect.gen(function* () {
+  const fs = yield* FileSystem.FileSystem
+  const links: Array<readonly [path: string, target: string]> = []
+  for (const name of mergedNames) {
+    const info = yield* fs.lstat(`/${name}`).pipe(Effect.option)
+    if (Option.isNone(info)) continue
+    if (info.value.type !== "SymbolicLink") {
+      return yield* unsupported("image host", `/${name} is not a link into /usr on this machine`)
+    }
+    links.push([name, yield* fs.readLink(`/${name}`)])
+  }
+  return links
+})
+
+const describe = (info: FileSystem.File.Info): string =>
+  [
+    info.mode,
+    info.size,
+    Option.getOrElse(info.ino, () => 0n),
+    Option.match(info.mtime, { onNone: () => 0, onSome: Number })
+  ].join()
+
+/** Names the host's present state of all that is copied. */
+const stateKey = Effect.fnUntraced(function* (listed: ReadonlyArray<string>) {
+  const fs = yield* FileSystem.FileSystem
+  // A directory's own time does not tell of a file in it that was rewritten in place.
+  const watched = [...listed, "ssl/certs/ca-certificates.crt"]
+  const described = yield* Effect.forEach(
+    watched,
+    (name) =>
+      fs.lstat(`/etc/${name}`).pipe(
+        Effect.map((info) => `${name}:${describe(info)}`),
+        Effect.catchIf(isMissing, () => Effect.succeed(""))
+      ),
+    { concurrency: 8 }
+  )
+  return createHash("sha256").update(described.join("\n")).digest("hex").slice(0, 24)
+})
+
+/** Makes a layer under another name and shows it by a rename, so that a half-made one is never used. */
+const cached = <E, R>(
+  cache: string,
+  name: string,
+  build: (root: string) => Effect.Effect<void, E, R>
+): Effect.Effect<string, E | PlatformError, R | FileSystem.FileSystem> =>
+  Effect.gen(function* () {
+    const fs = yield* FileSystem.FileSystem
+    const finished = `${cache}/${name}`
+    if (yield* fs.exists(finished)) return finished
+    yield* fs.makeDirectory(cache, { recursive: true, mode: 0o700 })
+    const fresh = yield* fs.makeTempDirectory({ directory: cache, prefix: "new-" })
+    yield* fs.chmod(fresh, 0o755)
+    yield* build(fresh).pipe(Effect.onError(() => Effect.ignore(fs.remove(fresh, { recursive: true }))))
+    yield* fs.rename(fresh, finished).pipe(
+      // Another instance was faster; both are alike.
+      Effect.catch(() => fs.remove(fresh, { recursive: true, force: true }))
+    )
+    return finished
+  })
+
+const buildHostBase = (listed: ReadonlyArray<string>, links: ReadonlyArray<readonly [string, string]>) =>
+  Effect.fnUntraced(function* (root: string) {
+    const fs = yield* FileSystem.FileSystem
+    yield* makeDirectories(root, directories)
+    for (const [path, target] of [...links, ...systemLinks]) yield* fs.symlink(target, `${root}/${path}`)
+    yield* makeDirectory(`${root}/etc/ssl`, 0o755)
+    yield* Effect.forEach(listed, (name) => copyPublic(`/etc/${name}`, `${root}/etc/${name}`), {
+      concurrency: 8,
+      discard: true
+    })
+    for (const file of madeFiles) {
+      yield* makeFile(`${root}/etc/${file.name}`, file.content, 0o644)
+    }
+  })
+
+/**
+ * The base layer of the image `host`, made when the cache has none for the
+ * host's present state. `Unsupported` on a machine whose `/bin` is not in `/usr`.
+ */
+export const hostBase = (
+  cache: string
+): Effect.Effect<string, BackendFailed | Unsupported, FileSystem.FileSystem> =>
+  Effect.gen(function* () {
+    const listed = yield* listedEtc
+    const links = yield* mergedLinks
+    const key = yield* stateKey(listed)
+    return yield* cached(cache, `host-${formatVersion}-${key}`, buildHostBase(listed, links))
+  }).pipe(
+    Effect.catchTag("PlatformError", (error) => Effect.fail(fromPlatform("make the host image")(error)))
+  )
+
+/** The layer above a directory image, with the mount points that it may lack. */
+export const pointsBase = (cache: string): Effect.Effect<string, BackendFailed, FileSystem.FileSystem> =>
+  cached(cache, `points-${formatVersion}`, (root) =>
+    makeDirectories(
+      root,
+      directories.filter(([path]) => pointNames.some((name) => path === name) || path.startsWith("sys/"))
+    )
+  ).pipe(Effect.mapError(fromPlatform("make the mount points")))
+
+/** Writes the files that differ from sandbox to sandbox into its own layer, the topmost. */
+export const writeOwnLayer = (
+  root: string,
+  hostname: string
+): Effect.Effect<void, BackendFailed, FileSystem.FileSystem> =>
+  Effect.gen(function* () {
+    const fs = yield* FileSystem.FileSystem
+    yield* fs.remove(root, { recursive: true, force: true })
+    yield* makeDirectory(root, 0o755)
+    yield* makeDirectory(`${root}/etc`, 0o755)
+    yield* makeFile(`${root}/etc/hostname`, `${hostname}\n`, 0o644)
+    yield* makeFile(
+      `${root}/etc/hosts`,
+      `127.0.0.1 localhost ${hostname}\n::1 localhost ip6-localhost ip6-loopback\n`,
+      0o644
+    )
+  }).pipe(Effect.mapError(fromPlatform("write a sandbox's own files")))

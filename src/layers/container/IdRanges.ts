@@ -1,0 +1,118 @@
+/**
+ * Which host ids a container's users are: a range of its own for every running
+ * container of this machine, so that no two share a limit that the kernel
+ * counts per user, and a break-out from one has no rights on another's files.
+ *
+ * A range in use is a file, made exclusively, that all instances on the machine
+ * see. A disk stores ids as the container sees them, so each start may get
+ * another range.
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Layer from "effect/Layer"
+import type { PlatformError } from "effect/PlatformError"
+import * as Random from "effect/Random"
+import * as Ref from "effect/Ref"
+import { type BackendFailed, ResourceExhausted } from "../../domain/Errors.ts"
+import { idCount } from "./Bundle.ts"
+import { fromPlatform } from "./Failures.ts"
+import { ContainerSettings, layout } from "./Settings.ts"
+
+/** The first id of the first range: above what systemd gives to its containers. */
+export const firstId = 0x7000_0000
+
+/** The ids from here on are systemd's again. */
+const endId = 0x7ffe_0000
+
+/** How many containers can run at one time on one machine. */
+export const rangeCount = (endId - firstId) / idCount
+
+/** The host id that is 0 in a range. */
+export const baseOf = (range: number): number => firstId + range * idCount
+
+/** The ranges of ids of this machine. */
+export class IdRanges extends Context.Service<
+  IdRanges,
+  {
+    /** Takes a free range, numbered from 0, for a container of this instance. */
+    readonly allocate: Effect.Effect<number, ResourceExhausted | BackendFailed>
+    /** Gives a range back, if it is this instance's. */
+    readonly release: (range: number) => Effect.Effect<void, BackendFailed>
+    /** The ranges that an instance holds. */
+    readonly heldBy: (instanceId: string) => Effect.Effect<ReadonlyArray<number>, BackendFailed>
+    /** Gives back all ranges of an instance but those listed. */
+    readonly releaseOthers: (
+      instanceId: string,
+      kept: ReadonlyArray<number>
+    ) => Effect.Effect<void, BackendFailed>
+  }
+>()("fiberbox/layers/container/IdRanges") {
+  static readonly layer: Layer.Layer<IdRanges, BackendFailed, ContainerSettings | FileSystem.FileSystem> =
+    Layer.effect(
+      IdRanges,
+      Effect.suspend(() => make)
+    )
+}
+
+const make = Effect.gen(function* () {
+  const fs = yield* FileSystem.FileSystem
+  const settings = yield* ContainerSettings
+  const directory = layout(settings).ids
+  const failed = Effect.mapError(fromPlatform("allocate user ids"))
+  yield* failed(fs.makeDirectory(directory, { recursive: true, mode: 0o700 }))
+  // Instances begin at different places, so that they seldom try the same range.
+  const next = yield* Ref.make(yield* Random.nextIntBetween(0, rangeCount))
+
+  const fileOf = (range: number) => `${directory}/${range}`
+  const ownerOf = (range: number) => fs.readFileString(fileOf(range)).pipe(Effect.orElseSucceed(() => ""))
+
+  const take = (range: number): Effect.Effect<boolean, PlatformError> =>
+    fs.writeFileString(fileOf(range), settings.instanceId, { flag: "wx", mode: 0o600 }).pipe(
+      Effect.as(true),
+      Effect.catchIf(
+        (error) => error.reason._tag === "AlreadyExists",
+        () => Effect.succeed(false)
+      )
+    )
+
+  const allocate = Effect.gen(function* () {
+    for (let tried = 0; tried < rangeCount; tried++) {
+      const range = yield* Ref.getAndUpdate(next, (n) => (n + 1) % rangeCount)
+      if (yield* failed(take(range))) return range
+    }
+    return yield* new ResourceExhausted({
+      resource: "user-ids",
+      reason: `all ${rangeCount} ranges of user ids of this machine are in use`
+    })
+  })
+
+  const heldBy = (instanceId: string) =>
+    fs.readDirectory(directory).pipe(
+      failed,
+      Effect.flatMap((names) =>
+        Effect.filter(names.filter((name) => /^\d+$/.test(name)).map(Number), (range) =>
+          Effect.map(ownerOf(range), (owner) => owner === instanceId)
+        )
+      )
+    )
+
+  const drop = (instanceId: string) => (range: number) =>
+    Effect.flatMap(ownerOf(range), (owner) =>
+      owner === instanceId ? failed(fs.remove(fileOf(range), { force: true })) : Effect.void
+    )
+
+  return IdRanges.of({
+    allocate,
+    heldBy,
+    release: drop(settings.instanceId),
+    releaseOthers: (instanceId, kept) =>
+      Effect.flatMap(heldBy(instanceId), (held) =>
+        Effect.forEach(
+          held.filter((range) => !kept.includes(range)),
+          drop(instanceId),
+          { discard: true }
+        )
+      )
+  })
+})

@@ -1,0 +1,122 @@
+/**
+ * Starting a container: one program, which stages the root, becomes the OCI
+ * runtime and ends when the container's agent runs.
+ */
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as ChildProcess from "effect/process/ChildProcess"
+import type { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
+import * as Stream from "effect/Stream"
+import type { Limits } from "../../domain/Sandbox.ts"
+import { agentPath } from "./Bundle.ts"
+import type { Container } from "./ContainerFiles.ts"
+import { backendFailed, fromHelper, fromPlatform, runtimeMessage, type StartError } from "./Failures.ts"
+import { baseOf } from "./IdRanges.ts"
+
+/** The read-only part of a container's root. */
+export interface Root {
+  /** Directories to stack, the topmost first. */
+  readonly lowers: ReadonlyArray<string>
+  /** Host directories to show, each at a path below the root. */
+  readonly trees: ReadonlyArray<readonly [source: string, target: string]>
+  /** Paths below the root to hide behind an empty directory. */
+  readonly hidden: ReadonlyArray<string>
+}
+
+/** What is needed to start a container whose bundle is written. */
+export interface LaunchRequest {
+  readonly container: Container
+  readonly stage: string
+  readonly range: number
+  readonly limits: Limits
+  readonly root: Root
+  readonly disks: string
+  readonly helper: string
+  readonly agent: string
+  readonly runtime: string
+  readonly runtimeState: string
+}
+
+/** The image `host`. What operators install by hand is not part of it. */
+export const hostRoot = (own: string, base: string): Root => ({
+  lowers: [own, base],
+  trees: [["/usr", "usr"]],
+  hidden: ["usr/local", "usr/src"]
+})
+
+/** The image `dir:/path`. */
+export const directoryRoot = (own: string, points: string, directory: string): Root => ({
+  lowers: [own, points, directory],
+  trees: [],
+  hidden: []
+})
+
+/**
+ * Where the helper mounts its stage, in a namespace of its own: a directory
+ * that exists on every Linux machine and is above nothing that is needed.
+ */
+export const stageFor = (paths: ReadonlyArray<string>): string =>
+  ["/mnt", "/srv", "/media", "/opt"].find((stage) => !paths.some((path) => path.startsWith(`${stage}/`))) ??
+  "/mnt"
+
+/**
+ * Limits of the user namespace. Watching files is counted against the host's
+ * root as well, so one sandbox could take all of the machine's instances.
+ */
+const namespaceLimits: ReadonlyArray<readonly [name: string, value: number]> = [
+  ["max_user_namespaces", 0],
+  ["max_inotify_instances", 16],
+  ["max_inotify_watches", 16_384],
+  ["max_fanotify_groups", 0],
+  ["max_fanotify_marks", 0]
+]
+
+/** The helper's words; see `native/host/run.c`. */
+export const helperArguments = (request: LaunchRequest): ReadonlyArray<string> => {
+  const { container, limits, root } = request
+  return [
+    "run",
+    ...["dir", container.directory],
+    ...["stage", request.stage],
+    ...["ids", String(baseOf(request.range))],
+    ...namespaceLimits.flatMap(([name, value]) => ["limit", name, String(value)]),
+    ...["disk", String(limits.diskBytes), String(limits.inodes)],
+    ...["templates", request.disks],
+    ...root.lowers.flatMap((path) => ["lower", path]),
+    ...root.trees.flatMap(([source, target]) => ["tree", source, target]),
+    ...root.hidden.flatMap((target) => ["empty", target]),
+    ...["file", request.agent, agentPath.slice(1)],
+    ...["socket", "a.sock"],
+    "--",
+    request.runtime,
+    ...["--root", request.runtimeState],
+    ...["--log", container.files.log, "--log-format", "json"],
+    ...["run", "--detach", "--preserve-fds", "1"],
+    ...["--pid-file", container.files.pid, "--bundle", container.directory, container.name]
+  ]
+}
+
+const failure = Effect.fnUntraced(function* (container: Container, code: number, stderr: string) {
+  const fs = yield* FileSystem.FileSystem
+  const log = yield* fs.readFileString(container.files.log).pipe(Effect.orElseSucceed(() => ""))
+  const reason = runtimeMessage(log) ?? (stderr.trim() || `it ended with code ${code} and said nothing`)
+  return fromHelper(stderr) ?? backendFailed("start a machine", reason, "not-started")
+})
+
+/** Starts the container and returns when its agent's program runs. On failure remains may be left. */
+export const launch = (
+  request: LaunchRequest
+): Effect.Effect<void, StartError, FileSystem.FileSystem | ChildProcessSpawner> =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const child = yield* ChildProcess.make(request.helper, helperArguments(request), {
+        stdin: "ignore",
+        stdout: "ignore",
+        stderr: "pipe",
+        killSignal: "SIGKILL"
+      })
+      const stderr = yield* child.stderr.pipe(Stream.decodeText, Stream.mkString)
+      const code = yield* child.exitCode
+      if (code !== 0) return yield* yield* failure(request.container, code, stderr)
+    })
+  ).pipe(Effect.catchTag("PlatformError", (error) => Effect.fail(fromPlatform("start a machine")(error))))

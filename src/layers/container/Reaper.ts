@@ -1,0 +1,68 @@
+/**
+ * Removing what a whole instance left behind: an ephemeral one whose service
+ * was killed, or containers of our own that nothing accounts for any more.
+ */
+import * as Effect from "effect/Effect"
+import type { BackendFailed, Timeout } from "../../domain/Errors.ts"
+import type { SandboxId } from "../../domain/Ids.ts"
+import { Cgroups } from "./Cgroup.ts"
+import { ContainerFiles } from "./ContainerFiles.ts"
+import { removeContainer } from "./Ending.ts"
+import { IdRanges } from "./IdRanges.ts"
+import { ContainerSettings, instanceGroup, sandboxOf } from "./Settings.ts"
+
+type Parts = Cgroups | ContainerFiles | ContainerSettings | IdRanges
+
+/** Every sandbox of this instance of which a directory or a control group exists. */
+export const findAll: Effect.Effect<ReadonlyArray<SandboxId>, BackendFailed, Parts> = Effect.gen(
+  function* () {
+    const cgroups = yield* Cgroups
+    const files = yield* ContainerFiles
+    const settings = yield* ContainerSettings
+    const directories = (yield* files.all).map((container) => container.sandboxId)
+    const groups = (yield* cgroups.children(instanceGroup(settings.instanceId)))
+      .map(sandboxOf)
+      .filter((id) => id !== undefined)
+    return [...new Set([...directories, ...groups])]
+  }
+)
+
+/** Gives back ranges of ids that no container of this instance has: of machines whose start was cut off. */
+export const releaseStrayRanges: Effect.Effect<void, BackendFailed, Parts> = Effect.gen(function* () {
+  const files = yield* ContainerFiles
+  const settings = yield* ContainerSettings
+  const ranges = yield* IdRanges
+  const records = yield* Effect.forEach(yield* files.all, files.record)
+  yield* ranges.releaseOthers(
+    settings.instanceId,
+    records.flatMap((record) => (record === undefined ? [] : [record.range]))
+  )
+})
+
+/** Removes the instance's own control group, if nothing is in it any more. */
+export const removeInstanceGroup: Effect.Effect<void, BackendFailed | Timeout, Parts> = Effect.gen(
+  function* () {
+    const cgroups = yield* Cgroups
+    const settings = yield* ContainerSettings
+    const group = instanceGroup(settings.instanceId)
+    if ((yield* cgroups.children(group)).length === 0) yield* cgroups.remove(group)
+  }
+)
+
+/**
+ * Kills and removes everything of the instance that the settings name. Only
+ * for its owner at its end, or for whoever holds the lock of a dead one; the
+ * state directory itself is the caller's to remove.
+ */
+export const reapInstance: Effect.Effect<
+  ReadonlyArray<SandboxId>,
+  BackendFailed | Timeout,
+  Parts
+> = Effect.gen(function* () {
+  const files = yield* ContainerFiles
+  const found = yield* findAll
+  yield* Effect.forEach(found, (id) => removeContainer(files.container(id)), { concurrency: 8 })
+  yield* releaseStrayRanges
+  yield* removeInstanceGroup
+  return found
+})

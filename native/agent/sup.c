@@ -1,0 +1,246 @@
+/* The supervisor: a small fork of the agent, parent of one program at a time and subreaper of everything that program starts, so
+ * that daemons stay in the family and "none of its descendants is left" is simply ECHILD. Once that is so it waits for the next
+ * program: the fork is paid for in advance.
+ *
+ * Requests are the SPAWN specification with the program's descriptors attached (one too long for a message comes in a memory file,
+ * which is then the last descriptor), answers are struct report.
+ *
+ *   spec   str id, u8 flags, u32 uid, u32 gid, u16 rows, u16 cols, u32 journal capacity, u32 drain ms, str cwd,
+ *          u32 n, n * str argument, u32 n, n * str KEY=value */
+#include "agent.h"
+#include <linux/capability.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <termios.h>
+
+/* What root in a sandbox keeps, as far as the agent has it: to own and install files, to become users and to stop their
+ * processes. Everybody else keeps nothing. */
+#define ROOT_CAPS \
+	(1u << CAP_CHOWN | 1u << CAP_DAC_OVERRIDE | 1u << CAP_FOWNER | 1u << CAP_KILL | 1u << CAP_SETGID | 1u << CAP_SETUID)
+
+enum { CTL = 3, MAX_POINTERS = SPAWN_MAX / 4 };
+
+static u8 message[SPAWN_MAX + 1];
+static char *pointers[MAX_POINTERS];
+
+/* Written by the child, which shares this memory until it has executed the program. */
+static volatile int failed_errno;
+static volatile u8 failed_stage;
+
+static char **list(struct rd *r, u32 *n, char ***room, char **end)
+{
+	char **first = *room;
+	*n = rd_u32(r);
+	for (u32 i = 0; i < *n && !r->bad; i++) {
+		struct str s = rd_str(r);
+		if (r->bad || *room >= end - 1 || memchr(s.p, 0, s.n)) {
+			r->bad = true;
+			return first;
+		}
+		*(*room)++ = (char *)s.p;
+	}
+	if (*room >= end)
+		r->bad = true;
+	else
+		*(*room)++ = NULL;
+	return first;
+}
+
+/* Strings are ended in place, by overwriting the first byte of the length that follows each, in a copy of its own: the agent sends
+ * the original on. The result stands until the next call. */
+bool spec_parse(struct spec *spec, const u8 *p, size_t n)
+{
+	if (n > SPAWN_MAX)
+		return false;
+	if (p != message)
+		memcpy(message, p, n);
+	struct rd r = {message, message + n, false};
+	char **room = pointers, **end = pointers + MAX_POINTERS;
+	struct str id = rd_str(&r);
+	spec->flags = rd_u8(&r);
+	spec->uid = rd_u32(&r);
+	spec->gid = rd_u32(&r);
+	spec->rows = rd_u16(&r);
+	spec->cols = rd_u16(&r);
+	spec->capacity = rd_u32(&r);
+	spec->drain = rd_u32(&r);
+	struct str cwd = rd_str(&r);
+	spec->argv = list(&r, &spec->argc, &room, end);
+	spec->env = list(&r, &spec->envc, &room, end);
+	if (r.bad || r.p != r.end || !spec->argc || memchr(id.p, 0, id.n) || memchr(cwd.p, 0, cwd.n))
+		return false;
+	spec->id = (char *)id.p;
+	spec->cwd = (char *)cwd.p;
+	u8 *ends[2] = {(u8 *)id.p + id.n, (u8 *)cwd.p + cwd.n};
+	for (char **s = room; s-- > spec->argv;) { /* backwards: the length before a string is read before it is overwritten */
+		u32 length;
+		if (!*s)
+			continue;
+		memcpy(&length, *s - 4, 4);
+		(*s)[length] = 0;
+	}
+	*ends[0] = *ends[1] = 0;
+	return spec->argv[0][0] != 0;
+}
+
+static void fail(u8 stage, int err)
+{
+	failed_stage = stage;
+	failed_errno = err;
+	_exit(127);
+}
+
+static void execute(struct spec *s)
+{
+	if (strchr(s->argv[0], '/')) {
+		execve(s->argv[0], s->argv, s->env);
+		fail(STAGE_EXEC, errno);
+	}
+	const char *path = "/usr/local/bin:/usr/bin:/bin";
+	for (char **e = s->env; *e; e++)
+		if (strncmp(*e, "PATH=", 5) == 0)
+			path = *e + 5;
+	static char file[8192];
+	int err = ENOENT;
+	for (const char *from = path;;) {
+		size_t n = strcspn(from, ":");
+		if (n + strlen(s->argv[0]) + 2 <= sizeof file) {
+			memcpy(file, n ? from : ".", n ? n : 1);
+			sprintf(file + (n ? n : 1), "/%s", s->argv[0]);
+			execve(file, s->argv, s->env);
+			if (errno != ENOENT && errno != ENOTDIR && errno != EACCES)
+				fail(STAGE_EXEC, errno);
+			if (errno == EACCES)
+				err = EACCES; /* as execvp does: found, but not for us */
+		}
+		if (!from[n])
+			fail(STAGE_EXEC, err);
+		from += n + 1;
+	}
+}
+
+/* Raw system calls: the C library's set*id would speak to threads. */
+static int become(u32 uid, u32 gid)
+{
+	struct __user_cap_header_struct h = {_LINUX_CAPABILITY_VERSION_3, 0};
+	struct __user_cap_data_struct have[2], keep[2] = {{0}};
+	if (syscall(SYS_capget, &h, have) < 0)
+		return -1;
+	if (syscall(SYS_setgroups, 0, NULL) < 0 && geteuid() == 0 && errno != EPERM)
+		return -1;
+	if (syscall(SYS_setresgid, gid, gid, gid) < 0 || syscall(SYS_setresuid, uid, uid, uid) < 0)
+		return -1;
+	if (uid == 0)
+		keep[0].permitted = keep[0].effective = have[0].permitted & ROOT_CAPS;
+	return (int)syscall(SYS_capset, &h, keep);
+}
+
+static void child(struct spec *s, const int *fds)
+{
+	sigset_t none;
+	sigemptyset(&none);
+	signal(SIGPIPE, SIG_DFL);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	if (syscall(SYS_setsid) < 0)
+		fail(STAGE_SETUP, errno);
+	if ((s->flags & SPAWN_TTY) && ioctl(fds[0], TIOCSCTTY, 0) < 0)
+		fail(STAGE_SETUP, errno);
+	for (int i = 0; i < 3; i++)
+		if (dup2(fds[s->flags & SPAWN_TTY ? 0 : i], i) < 0)
+			fail(STAGE_SETUP, errno);
+	/* The first to go when memory runs out. Best effort: without /proc there is nothing to write to. */
+	int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+	if (score >= 0 && write(score, "1000", 4) < 0)
+		fail(STAGE_SETUP, errno);
+	umask(022);
+	if (become(s->uid, s->gid) < 0)
+		fail(STAGE_SETUP, errno);
+	if (syscall(SYS_close_range, 3, ~0u, 0) < 0)
+		fail(STAGE_SETUP, errno);
+	if (chdir(s->cwd) < 0)
+		fail(STAGE_CWD, errno);
+	execute(s);
+}
+
+static void report(u8 kind, u8 stage, int value)
+{
+	struct report r = {.kind = kind, .stage = stage, .value = value};
+	if (send(CTL, &r, sizeof r, MSG_NOSIGNAL) < 0)
+		_exit(1);
+}
+
+static __attribute__((noinline)) pid_t launch(struct spec *s, const int *fds)
+{
+	failed_errno = 0;
+	pid_t pid = vfork();
+	if (pid == 0) {
+		child(s, fds);
+		_exit(127);
+	}
+	return pid;
+}
+
+static void run(struct spec *s, int *fds, int n)
+{
+	pid_t pid = launch(s, fds);
+	int err = errno;
+	for (int i = 0; i < n; i++)
+		close(fds[i]);
+	if (pid > 0 && !failed_errno)
+		report(R_STARTED, 0, pid);
+	for (int status;;) {
+		pid_t gone = waitpid(-1, &status, __WALL);
+		if (gone < 0 && errno == EINTR)
+			continue;
+		if (gone < 0)
+			break;
+		if (gone == pid && !failed_errno)
+			report(R_EXITED, 0, status);
+	}
+	if (pid < 0)
+		report(R_FAILED, STAGE_SETUP, err);
+	else if (failed_errno)
+		report(R_FAILED, failed_stage, failed_errno);
+	else
+		report(R_GONE, 0, 0);
+}
+
+void sup_main(int ctl)
+{
+	/* Nothing of the agent's descriptors may live on here: a copy of a pipe's end would keep that pipe from ending. */
+	if (dup2(ctl, CTL) < 0 || syscall(SYS_close_range, CTL + 1, ~0u, 0) < 0)
+		_exit(1);
+	if (prctl(PR_SET_CHILD_SUBREAPER, 1) < 0 || prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+		_exit(1);
+	prctl(PR_SET_NAME, "fiberbox-exec");
+	for (;;) {
+		union {
+			struct cmsghdr h;
+			u8 space[CMSG_SPACE(4 * sizeof(int))];
+		} control;
+		struct iovec iov = {message, SPAWN_MAX};
+		struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+		ssize_t n = recvmsg(CTL, &m, MSG_CMSG_CLOEXEC);
+		if (n < 0 && errno == EINTR)
+			continue;
+		struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL;
+		if (!c || c->cmsg_type != SCM_RIGHTS)
+			_exit(0);
+		int fds[4], got = (int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+		memcpy(fds, CMSG_DATA(c), (size_t)got * sizeof(int));
+		if (n == 1) {
+			n = pread(fds[--got], message, SPAWN_MAX, 0);
+			close(fds[got]);
+		}
+		struct spec s;
+		if (n < 0 || !spec_parse(&s, message, (size_t)n) || got != (s.flags & SPAWN_TTY ? 1 : 3))
+			_exit(1);
+		run(&s, fds, got);
+	}
+}

@@ -1,0 +1,114 @@
+/**
+ * A running container as a machine: programs and files by its agent, and from
+ * outside, by the kernel, everything that the sandbox must have no say in.
+ */
+import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import { type BackendFailed, SandboxFailed } from "../../domain/Errors.ts"
+import type { MachineRequest } from "../../services/Backend.ts"
+import type { Machine, MachineExit } from "../../services/Machine.ts"
+import type { AgentLink } from "./AgentLink.ts"
+import { Cgroups } from "./Cgroup.ts"
+import type { Container, ContainerFiles } from "./ContainerFiles.ts"
+import { endMachine, isRunning } from "./Ending.ts"
+import { fromPlatform } from "./Failures.ts"
+import type { IdRanges } from "./IdRanges.ts"
+
+/** How soon after a lost connection a machine is looked at again while it still runs. */
+const lookAgain = "20 millis"
+
+/** A block of stat(2), whatever the file system's own size. */
+const statBlockBytes = 512n
+
+/** The machine of a container whose agent is connected. Closing the scope ends the watching, not the machine. */
+export const makeMachine: (
+  container: Container,
+  request: MachineRequest,
+  agent: AgentLink
+) => Effect.Effect<
+  Machine,
+  never,
+  Cgroups | ContainerFiles | FileSystem.FileSystem | IdRanges | Scope.Scope
+> = Effect.fnUntraced(function* (container: Container, request: MachineRequest, agent: AgentLink) {
+  const fs = yield* FileSystem.FileSystem
+  const cgroups = yield* Cgroups
+  const parts = yield* Effect.context<Cgroups | ContainerFiles | IdRanges>()
+  const exit = yield* Deferred.make<MachineExit>()
+  const { group } = container
+
+  const gone = new SandboxFailed({
+    sandboxId: request.sandboxId,
+    reason: "the machine has ended",
+    outcome: "not-started"
+  })
+  const whileRunning = <A, E>(
+    effect: Effect.Effect<A, E>
+  ): Effect.Effect<A, E | BackendFailed | SandboxFailed> =>
+    isRunning(container).pipe(
+      Effect.provideContext(parts),
+      Effect.filterOrFail(
+        (running) => running,
+        () => gone
+      ),
+      Effect.andThen(effect)
+    )
+
+  const describeExit = cgroups.memoryKills(group).pipe(
+    Effect.orElseSucceed(() => 0),
+    Effect.map(
+      (kills): MachineExit =>
+        kills > 0
+          ? { reason: "the machine ran out of memory", outOfMemory: true }
+          : { reason: "the machine's agent ended", outOfMemory: false }
+    )
+  )
+
+  // A lost connection alone says nothing: an agent may drop a client and live on.
+  const watch = agent.closed.pipe(
+    Effect.andThen(
+      isRunning(container).pipe(
+        Effect.provideContext(parts),
+        Effect.orElseSucceed(() => false),
+        Effect.repeat({ schedule: Schedule.spaced(lookAgain), until: (running) => !running })
+      )
+    ),
+    Effect.andThen(describeExit),
+    Effect.flatMap((reason) => Deferred.succeed(exit, reason))
+  )
+  yield* Effect.forkScoped(watch)
+
+  const terminate = endMachine(container).pipe(
+    Effect.provideContext(parts),
+    Effect.tap(() => Deferred.succeed(exit, { reason: "the machine was terminated", outOfMemory: false }))
+  )
+
+  const metrics = Effect.gen(function* () {
+    const usage = yield* cgroups.usage(group)
+    const disk = yield* Effect.mapError(fs.stat(container.files.disk), fromPlatform("measure a disk"))
+    return {
+      ...usage,
+      at: yield* Clock.currentTimeMillis,
+      memoryLimitBytes: request.spec.limits.memoryBytes,
+      diskBytes: Number(Option.getOrElse(disk.blocks, () => 0n) * statBlockBytes)
+    }
+  })
+
+  const machine: Machine = {
+    generation: request.generation,
+    isolation: "container",
+    processes: agent.processes,
+    files: agent.files,
+    dial: agent.dial,
+    pause: whileRunning(cgroups.freeze(group)),
+    resume: whileRunning(cgroups.thaw(group)),
+    metrics: whileRunning(metrics),
+    terminate,
+    exited: Deferred.await(exit)
+  }
+  return machine
+})

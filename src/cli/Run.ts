@@ -1,0 +1,149 @@
+/**
+ * `fiberbox run`: one sandbox, one program in it, this process's own streams
+ * around it.
+ */
+import { Cause, Effect, type Layer, Stream } from "effect"
+import { InvalidResponse } from "../domain/Errors.ts"
+import { exitCodeOf, type ProcessEvent, type Signal } from "../domain/Process.ts"
+import type { Argv, ProcessOptions } from "../services/Processes.ts"
+import type { Sandbox } from "../services/Sandbox.ts"
+import { type CreateOptions, Sandboxes } from "../services/Sandboxes.ts"
+import { describe, toLine } from "./Failure.ts"
+import { encodeLine, Lines, type RunEvent, timedOutCode } from "./RunEvent.ts"
+import { underSignals } from "./Signals.ts"
+import { OutputClosed, outputClosedCode, stdin, write } from "./Stdio.ts"
+import * as Terminal from "./Terminal.ts"
+
+/** What `fiberbox run` was asked to do. */
+export interface RunRequest {
+  readonly backend: string
+  readonly argv: Argv
+  readonly sandbox: CreateOptions
+  /** Where, as whom and for how long the program runs. */
+  readonly process: Pick<ProcessOptions, "cwd" | "user" | "timeoutMillis">
+  /** Write the events of {@link RunEvent} instead of the program's output. */
+  readonly json: boolean
+  /** Give the program a terminal. */
+  readonly tty: boolean
+}
+
+/** The one program of the sandbox. */
+const processId = "run"
+
+/** Where signals to this process go. */
+interface Target {
+  sandbox: Sandbox | undefined
+}
+
+/**
+ * Runs the program to its end and gives the exit code that `fiberbox` ends
+ * with. What goes wrong is told on standard error (or in JSON), and the sandbox
+ * is gone when this returns.
+ */
+export const run = <E>(
+  request: RunRequest,
+  backend: Effect.Effect<Layer.Layer<Sandboxes, E>>
+): Effect.Effect<number> => {
+  const target: Target = { sandbox: undefined }
+  const program = Effect.flatMap(backend, (layer) =>
+    inSandbox(request, target).pipe(Effect.scoped, Effect.provide(layer))
+  )
+  return underSignals(program, (signal) => forward(target, signal)).pipe(
+    Effect.catchCause((cause) =>
+      Cause.squash(cause) instanceof OutputClosed ? Effect.succeed(outputClosedCode) : report(request, cause)
+    )
+  )
+}
+
+const forward = (target: Target, signal: Signal): Effect.Effect<void> =>
+  target.sandbox === undefined
+    ? Effect.void
+    : target.sandbox.process.connect(processId).pipe(
+        Effect.flatMap((process) => process.signal(signal)),
+        Effect.ignore
+      )
+
+const report = (request: RunRequest, cause: Cause.Cause<unknown>): Effect.Effect<number> => {
+  const failure = describe(cause)
+  const told = request.json ? writeLine(failure) : write("stderr", toLine(failure))
+  return Effect.as(Effect.ignore(told), failure.exitCode)
+}
+
+const writeLine = (event: RunEvent) => write("stdout", encodeLine(event))
+
+const inSandbox = Effect.fnUntraced(function* (request: RunRequest, target: Target) {
+  const sandbox = yield* Sandboxes.create(request.sandbox)
+  target.sandbox = sandbox
+  if (request.json) {
+    const { image = "host" } = request.sandbox
+    yield* writeLine({ event: "created", sandboxId: sandbox.id, backend: request.backend, image })
+  }
+  return yield* request.tty ? onTerminal(sandbox, request) : onPipes(sandbox, request)
+})
+
+const onPipes = (sandbox: Sandbox, request: RunRequest) =>
+  sandbox.process
+    .stream(request.argv, {
+      ...request.process,
+      processId,
+      timeoutMillis: request.process.timeoutMillis ?? "none",
+      maxOutputBytes: "none",
+      idleMillis: neverIdle,
+      stdin
+    })
+    .pipe(consume(request))
+
+const onTerminal = Effect.fnUntraced(function* (sandbox: Sandbox, request: RunRequest) {
+  const { argv, process } = request
+  const env = Terminal.environment()
+  const pty = yield* sandbox.pty.open({ ...process, processId, argv, env, size: yield* Terminal.size })
+  yield* Terminal.raw
+  yield* Effect.forkScoped(Effect.ignore(Stream.runForEach(stdin, pty.write)))
+  yield* Effect.forkScoped(Effect.ignore(Stream.runForEach(Terminal.resizes, pty.resize)))
+  return yield* pty.events({ idleMillis: neverIdle }).pipe(consume(request))
+})
+
+/** A reader at a terminal may look at one page for days. */
+const neverIdle = 30 * 86_400_000
+
+/** Passes output on as it comes, never faster than it is read, and gives the exit code. */
+const consume =
+  (request: RunRequest) =>
+  <E, R>(
+    events: Stream.Stream<ProcessEvent, E, R>
+  ): Effect.Effect<number, E | OutputClosed | InvalidResponse, R> =>
+    Effect.gen(function* () {
+      const pass = request.json ? passAsLines() : passAsBytes(request)
+      let exitCode: number | undefined
+      yield* Stream.runForEach(events, (event) => {
+        if (event._tag === "Exited") exitCode = event.timedOut ? timedOutCode : exitCodeOf(event.status)
+        return pass(event)
+      })
+      return exitCode ?? (yield* new InvalidResponse({ reason: "a process's events ended before its exit" }))
+    })
+
+type Pass = (event: ProcessEvent) => Effect.Effect<void, OutputClosed>
+
+const passAsLines = (): Pass => {
+  const lines = new Lines()
+  return (event) => Effect.forEach(lines.of(event), writeLine, { discard: true })
+}
+
+const passAsBytes =
+  (request: RunRequest): Pass =>
+  (event) => {
+    switch (event._tag) {
+      case "Started":
+        return Effect.void
+      case "Output":
+        return write(event.stream, event.data)
+      case "Truncated":
+        return write("stderr", `fiberbox: ${event.to - event.from} bytes of output were lost here\n`)
+      case "Exited": {
+        const { timeoutMillis } = request.process
+        return event.timedOut && timeoutMillis !== undefined
+          ? write("stderr", `fiberbox: ended by --timeout after ${timeoutMillis / 1000} s\n`)
+          : Effect.void
+      }
+    }
+  }

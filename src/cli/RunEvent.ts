@@ -1,0 +1,126 @@
+/**
+ * What `fiberbox run --json` writes: one JSON document a line, in this shape.
+ *
+ * The first line is `created`, the last one `exited` or `error`; `started`,
+ * `output` and `truncated` stand between. New members may be added to a line
+ * and new kinds of line; what is here keeps its meaning.
+ */
+import { Schema } from "effect"
+import { IsolationLevel } from "../domain/Capability.ts"
+import { Outcome } from "../domain/Errors.ts"
+import { SandboxId } from "../domain/Ids.ts"
+import type { ProcessEvent } from "../domain/Process.ts"
+import { exitCodeOf } from "../domain/Process.ts"
+import { Timestamp } from "../domain/Sandbox.ts"
+
+const Output = { event: Schema.tag("output"), stream: Schema.Literals(["stdout", "stderr"]), at: Timestamp }
+
+/** One line of `fiberbox run --json`. Times are milliseconds since the epoch. */
+export const RunEvent = Schema.Union([
+  /** The sandbox exists. */
+  Schema.Struct({
+    event: Schema.tag("created"),
+    sandboxId: SandboxId,
+    backend: Schema.String,
+    image: Schema.String
+  }),
+  /** The program runs, under this isolation. */
+  Schema.Struct({
+    event: Schema.tag("started"),
+    pid: Schema.Natural,
+    isolation: IsolationLevel,
+    at: Timestamp
+  }),
+  /** Output that is UTF-8. A character is never split over two lines. */
+  Schema.Struct({ ...Output, text: Schema.String }),
+  /** Output that is not: its bytes. */
+  Schema.Struct({ ...Output, base64: Schema.String }),
+  /** So many bytes of output were lost. */
+  Schema.Struct({ event: Schema.tag("truncated"), bytes: Schema.Natural }),
+  /** The program ended; `exitCode` is that of `fiberbox` too. */
+  Schema.Struct({
+    event: Schema.tag("exited"),
+    exitCode: Schema.Natural,
+    signal: Schema.optionalKey(Schema.String),
+    /** Whether `--timeout` ended it. */
+    timedOut: Schema.Boolean,
+    at: Timestamp
+  }),
+  /** fiberbox could not do what was asked. `error` is the tag of the error; `details` are its own members. */
+  Schema.Struct({
+    event: Schema.tag("error"),
+    error: Schema.String,
+    message: Schema.String,
+    hint: Schema.optionalKey(Schema.String),
+    isRetryable: Schema.Boolean,
+    outcome: Outcome,
+    exitCode: Schema.Natural,
+    details: Schema.Record(Schema.String, Schema.Unknown)
+  })
+])
+export type RunEvent = typeof RunEvent.Type
+
+/** The exit code of a command that `--timeout` ended, as timeout(1) has it. */
+export const timedOutCode = 124
+
+/** The length of the longest prefix that does not end within a UTF-8 character. */
+const wholeCharacters = (bytes: Uint8Array): number => {
+  const end = bytes.byteLength
+  for (let back = 1; back <= Math.min(3, end); back++) {
+    const byte = bytes[end - back] ?? 0
+    if ((byte & 0b1100_0000) === 0b1000_0000) continue
+    const length = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : byte >= 0xc0 ? 2 : 1
+    return length > back ? end - back : end
+  }
+  return end
+}
+
+const join = (head: Uint8Array, tail: Uint8Array): Uint8Array =>
+  head.byteLength === 0 ? tail : Buffer.concat([head, tail])
+
+/** Turns the events of one process into lines. Holds back at most three bytes of each stream, until the next event. */
+export class Lines {
+  readonly #decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
+  readonly #rest = { stdout: new Uint8Array(0), stderr: new Uint8Array(0) }
+
+  /** The lines for one event. */
+  of(event: ProcessEvent): ReadonlyArray<RunEvent> {
+    switch (event._tag) {
+      case "Started":
+        return [{ event: "started", pid: event.pid, isolation: event.isolation, at: event.startedAt }]
+      case "Output": {
+        const bytes = join(this.#rest[event.stream], event.data)
+        const end = wholeCharacters(bytes)
+        this.#rest[event.stream] = bytes.slice(end)
+        return this.#output(event.stream, event.at, bytes.subarray(0, end))
+      }
+      case "Truncated":
+        return [{ event: "truncated", bytes: event.to - event.from }]
+      case "Exited": {
+        const { at, status, timedOut } = event
+        const exitCode = timedOut ? timedOutCode : exitCodeOf(status)
+        const signal = status._tag === "Signaled" ? { signal: status.signal } : {}
+        return [...this.#flush(at), { event: "exited", exitCode, ...signal, timedOut, at }]
+      }
+    }
+  }
+
+  #flush(at: number): ReadonlyArray<RunEvent> {
+    return [
+      ...this.#output("stdout", at, this.#rest.stdout),
+      ...this.#output("stderr", at, this.#rest.stderr)
+    ]
+  }
+
+  #output(stream: "stdout" | "stderr", at: number, bytes: Uint8Array): ReadonlyArray<RunEvent> {
+    if (bytes.byteLength === 0) return []
+    try {
+      return [{ event: "output", stream, at, text: this.#decoder.decode(bytes) }]
+    } catch {
+      return [{ event: "output", stream, at, base64: Buffer.from(bytes).toString("base64") }]
+    }
+  }
+}
+
+/** A line as it is written, newline included. */
+export const encodeLine = (event: RunEvent): string => `${JSON.stringify(event)}\n`

@@ -1,0 +1,63 @@
+/**
+ * What the command line does when it is told to end: Ctrl-C, SIGTERM, SIGHUP.
+ *
+ * The first signal goes to the program in the sandbox, which has a moment to end
+ * by itself; then, or at the second signal, everything is taken down. However
+ * often it is told, it never leaves without having cleaned up.
+ */
+import { Effect, Exit, Fiber, Option, Queue, type Scope } from "effect"
+import { signalNumbers } from "../domain/Process.ts"
+
+const watched = ["SIGINT", "SIGTERM", "SIGHUP"] as const
+/** A request to end. */
+export type EndSignal = (typeof watched)[number]
+
+/** The signals that arrive from now on, until the scope closes; none of them ends this process meanwhile. */
+export const listen: Effect.Effect<Queue.Dequeue<EndSignal>, never, Scope.Scope> = Effect.gen(function* () {
+  const queue = yield* Queue.unbounded<EndSignal>()
+  const offer = (signal: NodeJS.Signals) => {
+    for (const known of watched) if (known === signal) Queue.offerUnsafe(queue, known)
+  }
+  yield* Effect.acquireRelease(
+    Effect.sync(() => {
+      for (const signal of watched) process.on(signal, offer)
+    }),
+    () =>
+      Effect.sync(() => {
+        for (const signal of watched) process.off(signal, offer)
+      })
+  )
+  return queue
+})
+
+/** How long a program has between the signal and its end; within a second of it everything is to be gone. */
+const graceMillis = 300
+
+/**
+ * Runs a program under these signals. When it has not ended by itself soon after
+ * the first one, which `forward` passes on, it is interrupted and its finalizers
+ * are waited for. The exit code is the program's own if it ended by itself,
+ * otherwise 128 plus the signal's number.
+ */
+export const underSignals = <E, R>(
+  program: Effect.Effect<number, E, R>,
+  forward: (signal: EndSignal) => Effect.Effect<void>
+): Effect.Effect<number, E, R> =>
+  Effect.gen(function* () {
+    const signals = yield* listen
+    const fiber = yield* Effect.forkChild(program)
+    const ended = Fiber.await(fiber)
+    const told = Queue.take(signals)
+    const first = yield* Effect.raceFirst(Effect.as(ended, Option.none()), Effect.asSome(told))
+    if (Option.isNone(first)) return yield* Fiber.join(fiber)
+
+    yield* Effect.forkChild(forward(first.value))
+    const inTime = yield* Effect.raceFirst(Effect.asSome(ended), Effect.as(told, Option.none())).pipe(
+      Effect.timeoutOption(graceMillis),
+      Effect.map(Option.flatten)
+    )
+    // What failed now failed because of the signal, which a terminal also sends to what we started on the host.
+    if (Option.isSome(inTime) && Exit.isSuccess(inTime.value)) return inTime.value.value
+    yield* Fiber.interrupt(fiber)
+    return 128 + signalNumbers[first.value]
+  }).pipe(Effect.scoped)

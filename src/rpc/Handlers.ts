@@ -1,0 +1,217 @@
+/**
+ * The contract's handlers: they settle who is asking and whether the sandbox
+ * is theirs, and hand the call to its actor. Only ids that the store knows
+ * reach an actor.
+ */
+import { Clock, Effect, Exit, Stream } from "effect"
+import { Digest, SecureRandom } from "effect/crypto"
+import { BackendFailed, Connection, NotFound, ResourceExhausted } from "../domain/Errors.ts"
+import { Generation, makeSandboxId, type Owner, type SandboxId } from "../domain/Ids.ts"
+import { type CreateRequest, resolveSpec, type SandboxInfo } from "../domain/Sandbox.ts"
+import { infoOf } from "../services/actor/Requests.ts"
+import { Backend } from "../services/Backend.ts"
+import { Placement } from "../services/Placement.ts"
+import { Principal } from "../services/Principal.ts"
+import { SandboxActor } from "../services/SandboxActor.ts"
+import { type SandboxRecord, SandboxStore } from "../services/SandboxStore.ts"
+import { type LifecycleError, SandboxRpcs } from "./SandboxRpcs.ts"
+
+type Actor = ReturnType<Effect.Success<typeof SandboxActor.client>>
+type ClusterError = Exclude<Effect.Error<ReturnType<Actor["Wake"]>>, LifecycleError>
+
+const encoder = new TextEncoder()
+
+const isClusterError = <E extends { readonly _tag: string }>(
+  error: E | ClusterError
+): error is ClusterError =>
+  error._tag === "MailboxFull" ||
+  error._tag === "AlreadyProcessingMessage" ||
+  error._tag === "PersistenceError" ||
+  error._tag === "EntityNotAssignedToRunner"
+
+/** What a cluster's own trouble means to a caller. */
+const translate = (error: ClusterError): ResourceExhausted | BackendFailed | Connection => {
+  switch (error._tag) {
+    case "MailboxFull":
+      return new ResourceExhausted({ resource: "mailbox", reason: "too many calls wait for this sandbox" })
+    case "EntityNotAssignedToRunner":
+      return new Connection({ reason: "no host has this sandbox at the moment", outcome: "not-started" })
+    case "AlreadyProcessingMessage":
+    case "PersistenceError":
+      return new BackendFailed({
+        backend: "cluster",
+        operation: "deliver a call",
+        reason: error.message,
+        outcome: "unknown"
+      })
+  }
+}
+
+/** Short names for sandboxes that were given none. */
+const slugOf = (id: SandboxId): string => id.slice(id.lastIndexOf("_") + 1, id.lastIndexOf("_") + 13)
+
+/** Text that is the same for the same request, whatever the order of its fields. */
+const canonical = (value: unknown): string =>
+  JSON.stringify(value, (_, part: unknown) =>
+    typeof part === "object" && part !== null && !Array.isArray(part)
+      ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : part
+  )
+
+const make = Effect.gen(function* () {
+  const store = yield* SandboxStore
+  const backend = yield* Backend
+  const random = yield* SecureRandom.SecureRandom
+  const digests = yield* Digest.Digest
+  const group = yield* Placement
+  const actorOf = yield* SandboxActor.client
+  /** Who owns what; an owner never changes. */
+  const owners = new Map<SandboxId, Owner>()
+
+  const ownerOf = Effect.fnUntraced(function* (id: SandboxId) {
+    const known = owners.get(id)
+    if (known !== undefined) return known
+    const record = yield* store.get(id)
+    if (record !== undefined) owners.set(id, record.owner)
+    return record?.owner
+  })
+
+  /** The actor of a sandbox, if it is the caller's. Another's answers exactly as an unknown one. */
+  const actor = Effect.fnUntraced(function* (id: SandboxId) {
+    const principal = yield* Principal
+    const owner = owners.get(id) ?? (yield* ownerOf(id))
+    if (owner !== principal) return yield* new NotFound({ kind: "sandbox", id })
+    return actorOf(id)
+  })
+
+  const ask = <A, E extends { readonly _tag: string }>(
+    { sandboxId }: { readonly sandboxId: SandboxId },
+    f: (actor: Actor) => Effect.Effect<A, E | ClusterError>
+  ) =>
+    Effect.flatMap(actor(sandboxId), (actor) =>
+      Effect.catchIf(f(actor), isClusterError, (error) => Effect.fail(translate(error)))
+    )
+
+  const follow = <A, E extends { readonly _tag: string }>(
+    { sandboxId }: { readonly sandboxId: SandboxId },
+    f: (actor: Actor) => Stream.Stream<A, E | ClusterError>
+  ) =>
+    Stream.unwrap(
+      Effect.map(actor(sandboxId), (actor) =>
+        Stream.catchIf(f(actor), isClusterError, (error) => Stream.fail(translate(error)))
+      )
+    )
+
+  const kill = (sandboxId: SandboxId) =>
+    ask({ sandboxId }, (actor) => actor.ChangeStatus({ sandboxId, command: "kill" })).pipe(
+      Effect.tap(() => Effect.sync(() => owners.delete(sandboxId)))
+    )
+
+  const newRecord = Effect.fnUntraced(function* (request: CreateRequest, detached: boolean) {
+    const id = yield* Effect.provideService(makeSandboxId(group), SecureRandom.SecureRandom, random)
+    const { name, idempotencyKey } = request
+    const spec = resolveSpec(request)
+    const now = yield* Clock.currentTimeMillis
+    const requestDigest =
+      idempotencyKey === undefined
+        ? ""
+        : yield* digests.digestHex(Digest.sha256, encoder.encode(canonical({ request, detached })))
+    const record: SandboxRecord = {
+      id,
+      owner: yield* Principal,
+      name,
+      slug: name ?? slugOf(id),
+      status: "provisioning",
+      generation: Generation.make(1),
+      backend: backend.name,
+      isolation: backend.isolation,
+      detached,
+      spec,
+      createdAt: now,
+      expiresAt: spec.ttl === undefined ? undefined : now + spec.ttl.afterMillis,
+      restarts: 0,
+      idempotencyKey,
+      requestDigest,
+      lastActiveAt: now
+    }
+    return record
+  })
+
+  /** Records the sandbox, then waits until its actor has made the machine. What fails or is interrupted leaves nothing. */
+  const create = Effect.fnUntraced(function* (request: CreateRequest, detached: boolean) {
+    yield* backend.validate(resolveSpec(request))
+    const record = yield* newRecord(request, detached)
+    return yield* Effect.uninterruptibleMask((restore) =>
+      Effect.gen(function* () {
+        const stored = yield* store.create(record)
+        const { id: sandboxId, owner } = stored.record
+        owners.set(sandboxId, owner)
+        const awake = restore(ask({ sandboxId }, (actor) => actor.Wake({ sandboxId })))
+        if (stored.existed) {
+          return yield* Effect.andThen(
+            awake,
+            ask({ sandboxId }, (actor) => actor.GetInfo({ sandboxId }))
+          )
+        }
+        return yield* Effect.onExit(awake, (exit) =>
+          Exit.isSuccess(exit) ? Effect.void : Effect.ignore(kill(sandboxId))
+        )
+      })
+    )
+  })
+
+  const find = Effect.fnUntraced(function* (
+    idOrName: string
+  ): Effect.fn.Return<SandboxInfo, NotFound | BackendFailed> {
+    const record = yield* store.find(yield* Principal, idOrName)
+    if (record === undefined) return yield* new NotFound({ kind: "sandbox", id: idOrName })
+    return infoOf(record)
+  })
+
+  return SandboxRpcs.of({
+    CreateSandbox: ({ request, detached }) => create(request, detached),
+    FindSandbox: ({ idOrName }) => find(idOrName),
+    ListSandboxes: (request) =>
+      Effect.gen(function* () {
+        const { records, next } = yield* store.list(yield* Principal, request)
+        return { sandboxes: records.map(infoOf), next }
+      }),
+
+    GetInfo: (payload) => ask(payload, (actor) => actor.GetInfo(payload)),
+    ChangeStatus: (payload) =>
+      payload.command === "kill"
+        ? kill(payload.sandboxId)
+        : ask(payload, (actor) => actor.ChangeStatus(payload)),
+    SetExpiry: (payload) => ask(payload, (actor) => actor.SetExpiry(payload)),
+    Update: (payload) => ask(payload, (actor) => actor.Update(payload)),
+    WaitForReady: (payload) => ask(payload, (actor) => actor.WaitForReady(payload)),
+    FollowEvents: (payload) => follow(payload, (actor) => actor.FollowEvents(payload)),
+    GetMetrics: (payload) => ask(payload, (actor) => actor.GetMetrics(payload)),
+
+    RunProcess: (payload) => follow(payload, (actor) => actor.RunProcess(payload)),
+    StartProcess: (payload) => ask(payload, (actor) => actor.StartProcess(payload)),
+    AttachProcess: (payload) => follow(payload, (actor) => actor.AttachProcess(payload)),
+    ListProcesses: (payload) => ask(payload, (actor) => actor.ListProcesses(payload)),
+    SignalProcess: (payload) => ask(payload, (actor) => actor.SignalProcess(payload)),
+    KillProcess: (payload) => ask(payload, (actor) => actor.KillProcess(payload)),
+    WriteStdin: (payload) => ask(payload, (actor) => actor.WriteStdin(payload)),
+    CloseStdin: (payload) => ask(payload, (actor) => actor.CloseStdin(payload)),
+    ResizePty: (payload) => ask(payload, (actor) => actor.ResizePty(payload)),
+
+    ReadFile: (payload) => follow(payload, (actor) => actor.ReadFile(payload)),
+    WriteFile: (payload) => ask(payload, (actor) => actor.WriteFile(payload)),
+    WriteUpload: (payload) => ask(payload, (actor) => actor.WriteUpload(payload)),
+    CommitUpload: (payload) => ask(payload, (actor) => actor.CommitUpload(payload)),
+    AbortUpload: (payload) => ask(payload, (actor) => actor.AbortUpload(payload)),
+    ListFiles: (payload) => ask(payload, (actor) => actor.ListFiles(payload)),
+    StatFile: (payload) => ask(payload, (actor) => actor.StatFile(payload)),
+    MakeDir: (payload) => ask(payload, (actor) => actor.MakeDir(payload)),
+    RenameFile: (payload) => ask(payload, (actor) => actor.RenameFile(payload)),
+    RemoveFile: (payload) => ask(payload, (actor) => actor.RemoveFile(payload)),
+    ChangeMode: (payload) => ask(payload, (actor) => actor.ChangeMode(payload)),
+    WatchFiles: (payload) => follow(payload, (actor) => actor.WatchFiles(payload))
+  })
+})
+
+/** The handlers over the actors of whatever cluster is provided. */
+export const layer = SandboxRpcs.toLayer(make)

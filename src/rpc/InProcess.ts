@@ -1,0 +1,72 @@
+/**
+ * The whole service in one process: the facade over the contract over actors,
+ * for whatever backend and store are provided.
+ */
+import { Layer } from "effect"
+import {
+  MessageStorage,
+  RunnerHealth,
+  RunnerStorage,
+  Runners,
+  Sharding,
+  ShardingConfig
+} from "effect/cluster"
+import { RpcTest } from "effect/rpc"
+import { Placement } from "../services/Placement.ts"
+import * as Reconciler from "../services/Reconciler.ts"
+import * as SandboxActor from "../services/SandboxActor.ts"
+import { SandboxClient } from "../services/SandboxClient.ts"
+import { Sandboxes } from "../services/Sandboxes.ts"
+import * as Handlers from "./Handlers.ts"
+import { SandboxRpcs } from "./SandboxRpcs.ts"
+
+/** How a service in one process is set up. */
+export interface Options {
+  /** What becomes of detached sandboxes when the service ends; scoped ones always end. */
+  readonly onClose: Reconciler.OnClose
+}
+
+const group = "local"
+
+/** One process is the whole cluster: it owns every shard, and nothing but itself sends messages. */
+const cluster = Sharding.layer.pipe(
+  Layer.provide(Runners.layerNoop),
+  Layer.provide(MessageStorage.layerMemory),
+  Layer.provide([RunnerStorage.layerMemory, RunnerHealth.layerNoop]),
+  Layer.provide(
+    ShardingConfig.layer({
+      availableShardGroups: [group],
+      assignedShardGroups: [group],
+      shardsPerGroup: 1,
+      entityMailboxCapacity: 10_000,
+      maxResidentEntities: "unbounded",
+      simulateRemoteSerialization: false,
+      // Nobody else writes to the storages, so there is hardly anything to poll for.
+      entityMessagePollInterval: "1 hour",
+      entityReplyPollInterval: "1 hour",
+      refreshAssignmentsInterval: "1 hour",
+      shardLockRefreshInterval: "1 hour",
+      shardLockExpiration: "4 hours",
+      runnerHealthCheckInterval: "1 hour"
+    })
+  )
+)
+
+/** The handlers of the contract, over actors in this process that are reconciled with backend and store. */
+export const handlers = (options: Options) =>
+  Handlers.layer.pipe(
+    Layer.provide(Reconciler.layer(options)),
+    Layer.provide(SandboxActor.layer),
+    Layer.provide(cluster),
+    Layer.provide(Layer.succeed(Placement, group))
+  )
+
+/** A client of the contract, without serialization between. */
+export const client = Layer.effect(
+  SandboxClient,
+  RpcTest.makeClient(SandboxRpcs, { disableFatalDefects: true })
+)
+
+/** `Sandboxes` over a backend and a store in this process. */
+export const layer = (options: Options) =>
+  Sandboxes.layer.pipe(Layer.provide(client), Layer.provide(handlers(options)))

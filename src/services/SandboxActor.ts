@@ -1,0 +1,235 @@
+/**
+ * The actor behind every sandbox: a cluster entity whose protocol is exactly
+ * the contract's operations on one sandbox.
+ *
+ * Lifecycle transitions run one at a time; everything else runs concurrently;
+ * `kill` waits for nothing. The actor is the only writer of its sandbox's
+ * record. When it goes away (the service ends, or the shard moves) its machine
+ * stays, and the next actor takes the machine over.
+ */
+import { Clock, Effect, Stream } from "effect"
+import { ClusterSchema, Entity } from "effect/cluster"
+import { Rpc } from "effect/rpc"
+import { InvalidArgument, Timeout } from "../domain/Errors.ts"
+import { groupOf, type ProcessId, SandboxId } from "../domain/Ids.ts"
+import {
+  type AttachOptions,
+  maxArgumentBytes,
+  type ProcessEvent,
+  type ProcessSpec
+} from "../domain/Process.ts"
+import { type Expiry, SandboxInfo, type SandboxSpec, type UpdateRequest } from "../domain/Sandbox.ts"
+import { LifecycleError, SandboxOperations } from "../rpc/SandboxRpcs.ts"
+import { bounded, makeAttachments } from "./actor/Attachments.ts"
+import { type Deadlines, makeDeadlines } from "./actor/Deadlines.ts"
+import { watchExpiries } from "./actor/Expiries.ts"
+import { makeJournal } from "./actor/Journal.ts"
+import { makeLifecycle } from "./actor/Lifecycle.ts"
+import { makeReach } from "./actor/Reach.ts"
+import { infoOf, spawnRequest } from "./actor/Requests.ts"
+import { SandboxStore } from "./SandboxStore.ts"
+
+/** Waits until the actor has taken its sandbox up: provisioned, adopted, or found it ended. */
+const Wake = Rpc.make("Wake", {
+  payload: { sandboxId: SandboxId },
+  success: SandboxInfo,
+  error: LifecycleError
+}).annotate(ClusterSchema.InterruptOnTermination, true)
+
+/** The entity: one per sandbox, its id the sandbox's, its shard group the one named in the id. */
+export const SandboxActor = Entity.fromRpcGroup(
+  "Sandbox",
+  SandboxOperations.add(Wake).annotate(ClusterSchema.ShardGroup, (entityId) =>
+    groupOf(SandboxId.make(entityId))
+  )
+)
+
+const defaultGraceMillis = 5_000
+const defaultListLimit = 10_000
+
+const make = Effect.gen(function* () {
+  const { entityId } = yield* Entity.CurrentAddress
+  const store = yield* SandboxStore
+  const record = yield* Effect.orDie(store.get(SandboxId.make(entityId)))
+  if (record === undefined) return yield* Effect.die(`an actor was asked for the unknown sandbox ${entityId}`)
+  const { id } = record
+
+  const journal = yield* makeJournal(record)
+  const attachments = yield* makeAttachments
+  const deadlines: Deadlines = yield* makeDeadlines((processId) => Effect.ignore(endProcess(processId)))
+  const lifecycle = yield* makeLifecycle(journal, deadlines)
+  const { activity, use, read } = yield* makeReach(id, lifecycle, attachments)
+  yield* watchExpiries(journal, activity, (action) => lifecycle.command(action, defaultGraceMillis))
+  if (record.status !== "killed") yield* Effect.forkScoped(Entity.keepAlive(true))
+
+  const info = Effect.sync(() => infoOf(journal.current()))
+
+  /** A process ran into its time limit. */
+  const endProcess = (processId: ProcessId) =>
+    Effect.andThen(
+      use("end a process", {}, (machine) => machine.processes.kill(processId)),
+      journal.write({}, [{ _tag: "ProcessTimedOut", processId }])
+    )
+
+  /** A process's events for one reader, its time limit and the reader's bounds applied. */
+  const observe =
+    ({ processId, timeoutMillis }: Pick<ProcessSpec, "processId" | "timeoutMillis">, attach: AttachOptions) =>
+    <E>(events: Stream.Stream<ProcessEvent, E>): Stream.Stream<ProcessEvent, E> =>
+      Stream.mapEffect(events, (event): Effect.Effect<ProcessEvent> => {
+        if (event._tag === "Started" && timeoutMillis !== undefined) {
+          return Effect.as(deadlines.start(processId, timeoutMillis), event)
+        }
+        if (event._tag !== "Exited") return Effect.succeed(event)
+        deadlines.cancel(processId)
+        return Effect.succeed({ ...event, timedOut: deadlines.expired(processId) })
+      }).pipe(bounded(attach.maxOutputBytes ?? Number.POSITIVE_INFINITY))
+
+  const spawn = (process: ProcessSpec) =>
+    Effect.as(checkArguments(process), spawnRequest(journal.current().spec, process))
+
+  return SandboxActor.of({
+    Wake: () => lifecycle.awake,
+    GetInfo: () => info,
+    ChangeStatus: ({ payload }) =>
+      Effect.tap(
+        lifecycle.command(payload.command, payload.graceMillis ?? defaultGraceMillis),
+        // Nothing holds the actor of a killed sandbox in memory any more.
+        () => (payload.command === "kill" ? Entity.keepAlive(false) : Effect.void)
+      ),
+    SetExpiry: ({ payload }) =>
+      Effect.gen(function* () {
+        const now = yield* Clock.currentTimeMillis
+        yield* lifecycle.alive
+        const { spec, expiresAt } = journal.current()
+        const { ttl = spec.ttl, idle = spec.idle } = payload
+        const expires = payload.ttl === undefined ? expiresAt : endOf(payload.ttl, now)
+        yield* journal.write({ spec: withLimits(spec, ttl, idle), expiresAt: expires }, [{ _tag: "Updated" }])
+        return infoOf(journal.current())
+      }),
+    Update: ({ payload }) =>
+      lifecycle.alive.pipe(
+        Effect.andThen(
+          journal.write({ spec: updated(journal.current().spec, payload.update) }, [{ _tag: "Updated" }])
+        ),
+        Effect.andThen(info)
+      ),
+    WaitForReady: ({ payload: { timeoutMillis } }) =>
+      Effect.timeoutOrElse(lifecycle.ready, {
+        duration: timeoutMillis,
+        orElse: () =>
+          Effect.fail(new Timeout({ limit: "wait", millis: timeoutMillis, outcome: "not-started" }))
+      }),
+    FollowEvents: ({ payload }) => journal.events(payload.after ?? 0, payload.once ?? false),
+    GetMetrics: () => use("measure", {}, (machine) => machine.metrics),
+
+    RunProcess: ({ payload }) =>
+      Stream.unwrap(
+        Effect.map(spawn(payload.process), (request) =>
+          read(
+            "run a process",
+            payload,
+            (machine) => observe(payload.process, payload.attach)(machine.processes.run(request)),
+            payload.attach.idleMillis
+          )
+        )
+      ),
+    StartProcess: ({ payload }) =>
+      Effect.gen(function* () {
+        const request = yield* spawn(payload.process)
+        const { processId, timeoutMillis } = payload.process
+        const started = yield* use("start a process", payload, (machine) => machine.processes.start(request))
+        if (timeoutMillis !== undefined) yield* deadlines.start(processId, timeoutMillis)
+        return started
+      }),
+    AttachProcess: ({ payload }) =>
+      read(
+        "attach to a process",
+        payload,
+        (machine) =>
+          observe(
+            { processId: payload.processId },
+            payload.attach
+          )(machine.processes.attach(payload.processId, payload.attach.cursor ?? 0)),
+        payload.attach.idleMillis
+      ),
+    ListProcesses: ({ payload }) => use("list processes", payload, (machine) => machine.processes.list),
+    SignalProcess: ({ payload }) =>
+      use("signal a process", payload, (machine) =>
+        machine.processes.signal(payload.processId, payload.signal)
+      ),
+    KillProcess: ({ payload }) =>
+      use("kill a process", payload, (machine) => machine.processes.kill(payload.processId)),
+    WriteStdin: ({ payload }) =>
+      use("write to a process", payload, (machine) =>
+        machine.processes.writeStdin(payload.processId, payload.offset, payload.data)
+      ),
+    CloseStdin: ({ payload }) =>
+      use("write to a process", payload, (machine) => machine.processes.closeStdin(payload.processId)),
+    ResizePty: ({ payload }) =>
+      use("resize a terminal", payload, (machine) =>
+        machine.processes.resize(payload.processId, payload.size)
+      ),
+
+    ReadFile: ({ payload: { path, offset = 0, length, as: user = "user", ...handle } }) =>
+      read("read a file", handle, (machine) => machine.files.read(path, { offset, length, user })),
+    WriteFile: ({ payload: { path, data, mode, as: user = "user", ...handle } }) =>
+      use("write a file", handle, (machine) => machine.files.write(path, data, { mode, user })),
+    WriteUpload: ({ payload: { uploadId, path, offset, data, mode, as: user = "user", ...handle } }) =>
+      use("write a file", handle, (machine) =>
+        machine.files.writeUpload(uploadId, path, offset, data, { mode, user })
+      ),
+    CommitUpload: ({ payload: { uploadId, size, ...handle } }) =>
+      use("write a file", handle, (machine) => machine.files.commitUpload(uploadId, size)),
+    AbortUpload: ({ payload: { uploadId, ...handle } }) =>
+      use("abort an upload", handle, (machine) => machine.files.abortUpload(uploadId)),
+    ListFiles: ({ payload: { path, depth = 1, limit = defaultListLimit, as: user = "user", ...handle } }) =>
+      use("list files", handle, (machine) => machine.files.list(path, { depth, limit, user })),
+    StatFile: ({ payload: { path, as: user = "user", ...handle } }) =>
+      use("describe a file", handle, (machine) => machine.files.stat(path, user)),
+    MakeDir: ({ payload: { path, mode, as: user = "user", ...handle } }) =>
+      use("make a directory", handle, (machine) => machine.files.makeDir(path, { mode, user })),
+    RenameFile: ({ payload: { from, to, as: user = "user", ...handle } }) =>
+      use("rename a file", handle, (machine) => machine.files.rename(from, to, user)),
+    RemoveFile: ({ payload: { path, recursive = false, as: user = "user", ...handle } }) =>
+      use("remove a file", handle, (machine) => machine.files.remove(path, { recursive, user })),
+    ChangeMode: ({ payload: { path, mode, as: user = "user", ...handle } }) =>
+      use("change a file's mode", handle, (machine) => machine.files.chmod(path, mode, user)),
+    WatchFiles: ({ payload: { path, recursive = false, as: user = "user", ...handle } }) =>
+      read("watch files", handle, (machine) => machine.files.watch(path, { recursive, user }))
+  })
+})
+
+/** Runs the actors of this process. They need a backend, the store, and a cluster to live in. */
+export const layer = SandboxActor.toLayer(make, {
+  concurrency: "unbounded",
+  // Otherwise a defect in one handler would run the requests of other callers a second time.
+  disableFatalDefects: true
+})
+
+const encoder = new TextEncoder()
+
+const checkArguments = (process: ProcessSpec): Effect.Effect<void, InvalidArgument> => {
+  const env = Object.entries(process.env ?? {}).map(([name, value]) => `${name}=${value}`)
+  let bytes = 0
+  for (const text of [...process.argv, ...env]) bytes += encoder.encode(text).byteLength + 1
+  if (bytes <= maxArgumentBytes) return Effect.void
+  const reason = `arguments and environment have ${bytes} bytes, at most ${maxArgumentBytes} are possible; pass large input by a file or standard input`
+  return Effect.fail(new InvalidArgument({ field: "process.argv", reason }))
+}
+
+const endOf = (ttl: Expiry | null, now: number): number | undefined =>
+  ttl === null ? undefined : now + ttl.afterMillis
+
+const withLimits = (
+  spec: SandboxSpec,
+  ttl: Expiry | null | undefined,
+  idle: Expiry | null | undefined
+): SandboxSpec => ({ ...spec, ttl: ttl ?? undefined, idle: idle ?? undefined })
+
+const updated = (spec: SandboxSpec, update: UpdateRequest): SandboxSpec => ({
+  ...spec,
+  env: update.env ?? spec.env,
+  labels: update.labels ?? spec.labels,
+  ports: update.ports ?? spec.ports,
+  startCommand: update.startCommand === undefined ? spec.startCommand : (update.startCommand ?? undefined)
+})

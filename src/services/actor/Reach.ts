@@ -1,0 +1,89 @@
+/**
+ * How the actor's operations reach the machine: they count as use of the
+ * sandbox, and a connection that broke because the machine ended says so.
+ */
+import { Clock, Effect, Option, Stream } from "effect"
+import { Connection, SandboxFailed, type Timeout } from "../../domain/Errors.ts"
+import type { Generation, SandboxId } from "../../domain/Ids.ts"
+import type { Machine } from "../Machine.ts"
+import type { Attachments } from "./Attachments.ts"
+import type { Activity } from "./Expiries.ts"
+import type { Lifecycle } from "./Lifecycle.ts"
+
+/** The incarnation a caller's handle belongs to, if it says. */
+export interface Handle {
+  readonly generation?: Generation | undefined
+}
+
+/** How reaching the machine fails. */
+type Unreachable = Effect.Error<ReturnType<Lifecycle["machine"]>> | Connection | SandboxFailed
+
+/** The ways to a sandbox's machine. */
+export interface Reach {
+  readonly activity: Activity
+  /** Does something with the machine. */
+  readonly use: <A, E>(
+    operation: string,
+    handle: Handle,
+    f: (machine: Machine) => Effect.Effect<A, E | Connection>
+  ) => Effect.Effect<A, E | Unreachable>
+  /** Reads something from the machine, until the reader has taken nothing for `idleMillis`. */
+  readonly read: <A, E>(
+    operation: string,
+    handle: Handle,
+    f: (machine: Machine) => Stream.Stream<A, E | Connection>,
+    idleMillis?: number
+  ) => Stream.Stream<A, E | Unreachable | Timeout>
+}
+
+/** How long a broken connection waits for news of the machine's end. */
+const newsMillis = 250
+const defaultIdleMillis = 60_000
+
+const isConnection = <E>(error: E | Connection): error is Connection => error instanceof Connection
+
+/** The ways to the machine that `lifecycle` owns. */
+export const makeReach = Effect.fnUntraced(function* (
+  sandboxId: SandboxId,
+  lifecycle: Pick<Lifecycle, "machine">,
+  attachments: Attachments
+) {
+  const clock = yield* Clock.Clock
+  let calls = 0
+  let lastAt = clock.currentTimeMillisUnsafe()
+  const touch = () => {
+    lastAt = clock.currentTimeMillisUnsafe()
+  }
+
+  const diagnose = Effect.fnUntraced(function* (machine: Machine, error: Connection) {
+    const news = yield* Effect.timeoutOption(machine.exited, newsMillis)
+    if (Option.isNone(news)) return yield* error
+    return yield* new SandboxFailed({ sandboxId, reason: news.value.reason, outcome: error.outcome })
+  })
+
+  const reach: Reach = {
+    activity: { count: () => calls + attachments.count(), lastAt: () => lastAt, touch },
+    use: (operation, { generation }, f) =>
+      Effect.suspend(() => {
+        calls++
+        return lifecycle.machine(operation, generation)
+      }).pipe(
+        Effect.flatMap((machine) =>
+          Effect.catchIf(f(machine), isConnection, (error) => diagnose(machine, error))
+        ),
+        Effect.ensuring(
+          Effect.sync(() => {
+            calls--
+            touch()
+          })
+        )
+      ),
+    read: (operation, { generation }, f, idleMillis = defaultIdleMillis) => {
+      const stream = Effect.map(lifecycle.machine(operation, generation), (machine) =>
+        Stream.catchIf(f(machine), isConnection, (error) => Stream.fromEffect(diagnose(machine, error)))
+      )
+      return attachments.watched(Stream.unwrap(stream), idleMillis).pipe(Stream.ensuring(Effect.sync(touch)))
+    }
+  }
+  return reach
+})

@@ -94,7 +94,7 @@ export const copiedNames: ReadonlyArray<RegExp> = [
   /^(mime\.types|magic|magic\.mime|services|protocols|rpc|networks|terminfo|inputrc)$/,
   /^bash\.bashrc$/,
   /^fonts$/,
-  /^(python|perl|ruby|lua|tcl|java-|openjdk|java$|ImageMagick|texmf|ghc|erlang|octave|R$|groff)/
+  /^(python[0-9.]*|perl|ruby|tcl|java(-\d+-openjdk)?|ImageMagick-\d+|texmf|groff)$/
 ]
 
 /** Of `/etc/ssl` only these: its `private` is what the name says. */

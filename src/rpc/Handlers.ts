@@ -58,7 +58,8 @@ const canonical = (value: unknown): string =>
       : part
   )
 
-const make = Effect.gen(function* () {
+/** The handlers over the actors of whatever cluster is provided. */
+export const make = Effect.gen(function* () {
   const store = yield* SandboxStore
   const backend = yield* Backend
   const random = yield* SecureRandom.SecureRandom
@@ -213,5 +214,5 @@ const make = Effect.gen(function* () {
   })
 })
 
-/** The handlers over the actors of whatever cluster is provided. */
+/** The handlers as a server of the contract wants them. */
 export const layer = SandboxRpcs.toLayer(make)

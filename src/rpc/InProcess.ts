@@ -11,14 +11,12 @@ import {
   Sharding,
   ShardingConfig
 } from "effect/cluster"
-import { RpcTest } from "effect/rpc"
 import { Placement } from "../services/Placement.ts"
 import * as Reconciler from "../services/Reconciler.ts"
 import * as SandboxActor from "../services/SandboxActor.ts"
 import { SandboxClient } from "../services/SandboxClient.ts"
 import { Sandboxes } from "../services/Sandboxes.ts"
 import * as Handlers from "./Handlers.ts"
-import { SandboxRpcs } from "./SandboxRpcs.ts"
 
 /** How a service in one process is set up. */
 export interface Options {
@@ -52,21 +50,17 @@ const cluster = Sharding.layer.pipe(
   )
 )
 
-/** The handlers of the contract, over actors in this process that are reconciled with backend and store. */
-export const handlers = (options: Options) =>
-  Handlers.layer.pipe(
-    Layer.provide(Reconciler.layer(options)),
-    Layer.provide(SandboxActor.layer),
-    Layer.provide(cluster),
-    Layer.provide(Layer.succeed(Placement, group))
+/** Actors in this process, reconciled with backend and store. */
+export const actors = (options: Options) =>
+  Reconciler.layer(options).pipe(
+    Layer.provideMerge(SandboxActor.layer),
+    Layer.provideMerge(cluster),
+    Layer.provideMerge(Layer.succeed(Placement, group))
   )
 
-/** A client of the contract, without serialization between. */
-export const client = Layer.effect(
-  SandboxClient,
-  RpcTest.makeClient(SandboxRpcs, { disableFatalDefects: true })
-)
+/** A client of the contract that calls its handlers. */
+export const client = Layer.effect(SandboxClient, Handlers.make)
 
 /** `Sandboxes` over a backend and a store in this process. */
 export const layer = (options: Options) =>
-  Sandboxes.layer.pipe(Layer.provide(client), Layer.provide(handlers(options)))
+  Sandboxes.layer.pipe(Layer.provide(client), Layer.provide(actors(options)))

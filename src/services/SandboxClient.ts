@@ -1,12 +1,24 @@
 /**
- * What the facade is written over: a client of the contract, whatever carries it.
+ * What the facade is written over: a client of the contract, whatever carries
+ * it. In process it is the contract's handlers themselves.
  */
-import { Context } from "effect"
-import type { RpcClient, RpcGroup } from "effect/rpc"
+import { Context, type Effect, type Stream } from "effect"
+import type { Rpc, RpcGroup, RpcSchema } from "effect/rpc"
 import type { SandboxRpcs } from "../rpc/SandboxRpcs.ts"
 
-/** A client of the contract whose transport's own errors have become ours. */
-export interface Client extends RpcClient.RpcClient<RpcGroup.Rpcs<typeof SandboxRpcs>> {}
+type Rpcs = RpcGroup.Rpcs<typeof SandboxRpcs>
+
+type Answer<Current extends Rpc.Any> =
+  Current extends Rpc.Rpc<infer _Tag, infer _Payload, infer Success, infer Error>
+    ? Success extends RpcSchema.Stream<infer Item, infer ItemError>
+      ? Stream.Stream<Item["Type"], ItemError["Type"] | Error["Type"]>
+      : Effect.Effect<Success["Type"], Error["Type"]>
+    : never
+
+/** A client of the contract whose transport's own errors, if it has any, have become ours. */
+export type Client = {
+  readonly [Current in Rpcs as Current["_tag"]]: (payload: Rpc.Payload<Current>) => Answer<Current>
+}
 
 /** The client that {@link Sandboxes} talks through: in process, or over a transport. */
 export class SandboxClient extends Context.Service<SandboxClient, Client>()(

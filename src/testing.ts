@@ -1,0 +1,4 @@
+/**
+ * For tests: the suite every backend must pass, and model-based random programs.
+ */
+export * as Conformance from "./testing/Conformance.ts"

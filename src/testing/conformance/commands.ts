@@ -1,0 +1,294 @@
+/**
+ * Conformance: programs run to their end, and what may keep one from starting.
+ */
+import { Effect, Stream } from "effect"
+import { maxArgumentBytes } from "../../domain/Process.ts"
+import { area, holds, home, lines, noise, refused, same, unique, withSandbox } from "./Case.ts"
+import { gather, population } from "./Programs.ts"
+
+const commands = area("commands")
+
+const running = commands({
+  "both outputs and the exit code come back, apart": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      const result = yield* sandbox.commands.run("echo out; echo err >&2")
+      same([result.stdout, result.stderr, result.exitCode], ["out\n", "err\n", 0])
+      same([result.truncated, result.droppedBytes], [false, 0])
+      const { isolation, generation } = yield* sandbox.info
+      same([result.isolation, result.generation], [isolation, generation])
+    })
+  ),
+
+  "an exit code other than 0 is an error that carries what was said": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      const error = yield* refused(sandbox.commands.run("echo a; echo b >&2; exit 7"), "CommandExit")
+      same([error.exitCode, error.signal, error.stdout, error.stderr], [7, undefined, "a\n", "b\n"])
+      same((yield* refused(sandbox.process.run(["false"]), "CommandExit")).exitCode, 1)
+    })
+  ),
+
+  "an end by a signal names it": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      const error = yield* refused(sandbox.commands.run("echo a; kill -9 $$"), "CommandExit")
+      same([error.exitCode, error.signal, error.stdout], [137, "SIGKILL", "a\n"])
+    })
+  ),
+
+  "an argument vector reaches the program as it is, no shell between": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      const words = ["$HOME", "a  b", "*", "'", '"', "", "\\n", "ž\n", ";ls"]
+      const { stdout } = yield* sandbox.process.run(["printf", "<%s>", ...words])
+      same(stdout, words.map((word) => `<${word}>`).join(""))
+    })
+  ),
+
+  "a command line goes through the shell": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      const { stdout } = yield* sandbox.commands.run('A="x y"; echo "$A" | cat; echo $HOME')
+      same(stdout, `x y\n${home}\n`)
+    })
+  ),
+
+  "the environment is the sandbox's, and the call's above it": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      const { stdout } = yield* sandbox.process.run(["env"], { env: { B: "call", C: "a=b" } })
+      const env = stdout.split("\n")
+      for (const line of ["A=sandbox", "B=call", "C=a=b", `HOME=${home}`, "USER=user"]) {
+        holds(env.includes(line), `the environment holds ${line}: ${stdout}`)
+      }
+      holds(
+        env.some((line) => line.startsWith("PATH=/")),
+        "there is a PATH"
+      )
+    }),
+    { env: { A: "sandbox", B: "sandbox" } }
+  ),
+
+  "the working directory is home, or what was asked for": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      same((yield* sandbox.process.run(["pwd"])).stdout, `${home}\n`)
+      same((yield* sandbox.process.run(["pwd"], { cwd: "/tmp" })).stdout, "/tmp\n")
+      same((yield* sandbox.process.run(["pwd"], { user: "root" })).stdout, "/root\n")
+    })
+  ),
+
+  "programs run as user, or as root when asked": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      same((yield* sandbox.process.run(["id", "-u"])).stdout, "1000\n")
+      same((yield* sandbox.process.run(["id", "-g"])).stdout, "1000\n")
+      same((yield* sandbox.process.run(["id", "-u"], { user: "root" })).stdout, "0\n")
+    })
+  ),
+
+  "standard input is what was given, byte for byte, and otherwise nothing": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      same((yield* sandbox.process.run(["cat"])).stdout, "")
+      same((yield* sandbox.process.run(["cat"], { stdin: "žluť\n" })).stdout, "žluť\n")
+      same((yield* sandbox.process.run(["cat"], { stdin: "" })).stdout, "")
+      const text = lines(700_000)
+      holds((yield* sandbox.process.run(["cat"], { stdin: text })).stdout === text, "700 kB pass both ways")
+    })
+  ),
+
+  "standard input may come as a stream": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      const pieces = ["a", "b", "c\n"].map((piece) => new TextEncoder().encode(piece))
+      const { stdout } = yield* sandbox.process.run(["cat"], { stdin: Stream.fromIterable(pieces) })
+      same(stdout, "abc\n")
+    })
+  ),
+
+  "a program that does not read its input ends all the same": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      same((yield* sandbox.process.run(["true"], { stdin: lines(300_000) })).exitCode, 0)
+    })
+  ),
+
+  "large output comes whole and in order": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      const text = lines(3_000_000)
+      yield* sandbox.files.write(`${home}/big`, text)
+      const { stdout } = yield* sandbox.process.run(["cat", `${home}/big`])
+      holds(stdout === text, `${stdout.length} of ${text.length} characters, or others`)
+    })
+  ),
+
+  "output above the bound is left out, counted and marked; the program goes on": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      const result = yield* sandbox.commands.run(`echo 0123456789abcde; touch ${home}/after`, {
+        maxOutputBytes: 10
+      })
+      same([result.stdout, result.truncated, result.droppedBytes], ["0123456789", true, 6])
+      same(yield* sandbox.files.exists(`${home}/after`), true)
+      const none = yield* sandbox.commands.run("echo x", { maxOutputBytes: 0 })
+      same([none.stdout, none.droppedBytes], ["", 2])
+    })
+  ),
+
+  "events come in order: started, output without a gap, exited": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      const events = yield* Stream.runCollect(sandbox.commands.stream("echo a; echo b >&2; echo c; exit 3"))
+      same(events[0]?._tag, "Started")
+      const last = events.at(-1)
+      same(last?._tag === "Exited" ? [last.status, last.timedOut] : last, [
+        { _tag: "Exited", code: 3 },
+        false
+      ])
+      let cursor = 0
+      for (const event of events.slice(1, -1)) {
+        if (event._tag !== "Output") continue
+        same(event.cursor, cursor)
+        cursor += event.data.byteLength
+      }
+      same(last?._tag === "Exited" ? last.cursor : undefined, cursor)
+      same(cursor, 6)
+    })
+  ),
+
+  "output arrives while the program runs": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      const first = yield* sandbox.commands.stream("echo now; sleep 1000").pipe(
+        Stream.filter((event) => event._tag === "Output"),
+        Stream.runHead
+      )
+      holds(first._tag === "Some", "there was output before the end")
+    })
+  ),
+
+  "many programs at a time keep to themselves": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      const numbers = Array.from({ length: 16 }, (_, index) => String(index))
+      const results = yield* Effect.forEach(
+        numbers,
+        (number) => sandbox.commands.run(`echo ${number}; sleep 0.01; echo ${number}`),
+        { concurrency: "unbounded" }
+      )
+      same(
+        results.map((result) => result.stdout),
+        numbers.map((number) => `${number}\n${number}\n`)
+      )
+    })
+  ),
+
+  "the end of the program is the end of the run, though a child keeps the output open": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      const result = yield* sandbox.commands.run("sleep 1000 & echo done", { timeoutMillis: 20_000 })
+      same(result.stdout, "done\n")
+    })
+  )
+})
+
+const limits = commands({
+  "a command that runs into its time limit is ended, and says what it had written": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      const error = yield* refused(
+        sandbox.commands.run("echo before; echo wrong >&2; sleep 1000", { timeoutMillis: 400 }),
+        "Timeout"
+      )
+      same([error.limit, error.millis, error.stdout, error.stderr], ["command", 400, "before\n", "wrong\n"])
+    })
+  ),
+
+  "the same process id with the same content is the same process": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      const processId = yield* unique("p")
+      const command = `echo ran >> ${home}/log; echo out`
+      const first = yield* sandbox.commands.run(command, { processId })
+      const second = yield* sandbox.commands.run(command, { processId })
+      same([second.processId, second.stdout], [first.processId, first.stdout])
+      same(yield* sandbox.files.readText(`${home}/log`), "ran\n")
+    })
+  ),
+
+  "the same process id with another content is a conflict, and touches nothing": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      const processId = yield* unique("p")
+      const process = yield* sandbox.commands.start("cat", { processId, stdin: true })
+      const conflict = yield* refused(sandbox.commands.run("echo other", { processId }), "Conflict")
+      same([conflict.kind, conflict.id], ["process", processId])
+      yield* refused(sandbox.commands.start("cat", { processId, stdin: true, env: { A: "1" } }), "Conflict")
+      yield* process.write("still here")
+      yield* process.closeStdin
+      same((yield* gather(process.events())).stdout, "still here")
+    })
+  )
+})
+
+const refusals = commands({
+  "a program that does not exist is `not-found`": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      for (const program of ["no-such-program", "/no/such/program", `${home}/no-such-program`]) {
+        const error = yield* refused(sandbox.process.run([program]), "SpawnFailed")
+        same([error.reason, error.program], ["not-found", program])
+      }
+      yield* refused(sandbox.process.start(["no-such-program"]), "SpawnFailed")
+      same(yield* sandbox.process.list, [])
+    })
+  ),
+
+  "a file without the right to run it is `permission`": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      yield* sandbox.files.write(`${home}/plain`, "#!/bin/sh\n", { mode: 0o644 })
+      same((yield* refused(sandbox.process.run([`${home}/plain`]), "SpawnFailed")).reason, "permission")
+      same((yield* refused(sandbox.process.run([home]), "SpawnFailed")).reason, "permission")
+    })
+  ),
+
+  "a file that is no program is `not-executable`": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      yield* sandbox.files.write(`${home}/junk`, noise(100), { mode: 0o755 })
+      same((yield* refused(sandbox.process.run([`${home}/junk`]), "SpawnFailed")).reason, "not-executable")
+    })
+  ),
+
+  "a script runs by its first line": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      yield* sandbox.files.write(`${home}/script`, "#!/bin/sh\necho script $1\n", { mode: 0o755 })
+      same((yield* sandbox.process.run([`${home}/script`, "a"])).stdout, "script a\n")
+    })
+  ),
+
+  "a working directory that is none is `bad-cwd`": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      for (const cwd of ["/no/such/directory", "/etc/passwd"]) {
+        same((yield* refused(sandbox.process.run(["pwd"], { cwd }), "SpawnFailed")).reason, "bad-cwd")
+      }
+    })
+  ),
+
+  "arguments that no kernel takes are refused before anything starts": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      const huge = "x".repeat(10 * maxArgumentBytes)
+      const cases = [
+        sandbox.process.run(["echo", huge]),
+        sandbox.process.run(["echo", ...Array.from({ length: 100 }, () => "y".repeat(100_000))]),
+        sandbox.process.run(["echo"], { env: { A: huge } }),
+        sandbox.process.run(["echo", "a\0b"]),
+        sandbox.process.run(["echo"], { env: { "A=B": "c" } }),
+        sandbox.process.run(["echo"], { env: { "": "c" } }),
+        sandbox.process.run(["echo"], { cwd: "relative" }),
+        sandbox.process.run(["echo"], { processId: "no spaces" }),
+        sandbox.process.run(["echo"], { timeoutMillis: 0 }),
+        sandbox.process.run(["echo"], { journalBytes: 1 })
+      ]
+      for (const attempt of cases) yield* refused(attempt, "InvalidArgument")
+      same(yield* sandbox.process.list, [])
+    })
+  )
+})
+
+const counted = commands(
+  {
+    "a time limit ends every descendant": withSandbox(
+      Effect.fnUntraced(function* (sandbox) {
+        const before = yield* population(sandbox)
+        const command = "setsid sleep 1000 & (sleep 1000 &) ; sleep 1000"
+        yield* refused(sandbox.commands.run(command, { timeoutMillis: 200 }), "Timeout")
+        same(yield* population(sandbox), before)
+      })
+    )
+  },
+  ["metrics"]
+)
+
+export const commandCases = [...running, ...limits, ...refusals, ...counted]

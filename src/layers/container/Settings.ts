@@ -45,7 +45,7 @@ export class ContainerSettings extends Context.Service<
       ContainerSettings,
       Effect.map(Instance, ({ id, stateDir, baseDir }) => ({
         helper: options.helper ?? nativeProgram("fiberbox-host"),
-        agent: options.agent ?? nativeProgram("fiberbox-agent"),
+        agent: options.agent ?? process.env["FB_AGENT"] ?? nativeProgram("fiberbox-agent"),
         runtime: options.runtime ?? "runc",
         hostImage: options.hostImage ?? true,
         directoryImages: options.directoryImages ?? false,
@@ -61,6 +61,13 @@ export class ContainerSettings extends Context.Service<
 /** A compiled native part of this package; sources and built files lie equally deep below its root. */
 const nativeProgram = (name: string): string =>
   fileURLToPath(new URL(`../../../native/build/${name}`, import.meta.url))
+
+/** The programs that are used when none are named. */
+export const defaultPrograms = {
+  helper: nativeProgram("fiberbox-host"),
+  agent: nativeProgram("fiberbox-agent"),
+  runtime: "runc"
+}
 
 /** The name of this backend in errors and results. */
 export const backendName = "container"

@@ -2,3 +2,4 @@
  * For tests: the suite every backend must pass, and model-based random programs.
  */
 export * as Conformance from "./testing/Conformance.ts"
+export * as ModelRunner from "./testing/ModelRunner.ts"

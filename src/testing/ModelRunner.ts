@@ -1,0 +1,151 @@
+/**
+ * Random programs against a model: a small, typed runner for stateful systems.
+ *
+ * A system under test is driven by commands, which are plain data. A pure model
+ * predicts what each command answers; the runner makes random programs of
+ * commands, runs each against a fresh system, and compares. A program that
+ * diverges is made shorter, command by command, as long as it still diverges,
+ * and its replay token runs exactly that program again.
+ *
+ * ```ts
+ * const counter: ModelRunner.Spec<"add" | "read", number, Ref.Ref<number>, number | undefined> = {
+ *   command: Arbitrary.schema(Schema.Literals(["add", "read"])),
+ *   initial: 0,
+ *   predict: (count, command) =>
+ *     command === "add" ? { model: count + 1, outcome: undefined } : { model: count, outcome: count },
+ *   make: Ref.make(0),
+ *   run: (ref, command) =>
+ *     command === "add" ? Ref.update(ref, (n) => n + 1) : Ref.get(ref)
+ * }
+ * const result = yield* ModelRunner.check(counter, { runs: 1000 })
+ * ```
+ */
+
+import { isDeepStrictEqual } from "node:util"
+import { Arbitrary, Cause, Effect, Exit, Formatter, Schema, type Scope } from "effect"
+
+/** What a model says of one command: how it leaves the model, and what it must answer. */
+export interface Prediction<Model, Outcome> {
+  readonly model: Model
+  /** Compared deeply with the system's answer. */
+  readonly outcome: Outcome
+}
+
+/**
+ * A system and its model. `Command` is data: what is generated, printed and
+ * shrunk. `System` is whatever `run` needs to reach the system under test.
+ */
+export interface Spec<Command, Model, System, Outcome, E = never, R = never> {
+  /** One command. Programs are arrays of them, so every command must be possible in every state. */
+  readonly command: Arbitrary.Arbitrary<Command>
+  readonly initial: Model
+  /** Pure: what the command does to the model, and what it answers. */
+  readonly predict: (model: Model, command: Command) => Prediction<Model, Outcome>
+  /** A fresh system for one program; its scope closes at the program's end. */
+  readonly make: Effect.Effect<System, E, R | Scope.Scope>
+  /** Gives the command to the system. Expected failures are part of `Outcome`; a typed error here is a divergence too. */
+  readonly run: (system: System, command: Command) => Effect.Effect<Outcome, E, R | Scope.Scope>
+  /** What can be seen of the whole after every command, told by the model and asked of the system. */
+  readonly view?: {
+    readonly ofModel: (model: Model) => unknown
+    readonly ofSystem: (system: System) => Effect.Effect<unknown, E, R | Scope.Scope>
+  }
+}
+
+/** Where a system went another way than its model. */
+export class Divergence extends Schema.TaggedError<Divergence>("fiberbox/testing/ModelRunner/Divergence")(
+  "Divergence",
+  {
+    /** The command it happened at, counted from 1; 0 when the system could not be made. */
+    step: Schema.Natural,
+    command: Schema.String,
+    expected: Schema.String,
+    actual: Schema.String
+  }
+) {
+  override get message(): string {
+    return `step ${this.step}, ${this.command}: expected ${this.expected}, got ${this.actual}`
+  }
+}
+
+/** How programs are made. */
+export interface Options {
+  /** How many programs; default 100. */
+  readonly runs?: number | undefined
+  /** The most commands of one program; default 30. */
+  readonly maxCommands?: number | undefined
+  /** The same seed makes the same programs. */
+  readonly seed?: string | number | undefined
+  /** A token of an earlier failure: only that program is run. */
+  readonly replay?: Arbitrary.Replay | undefined
+  /** How many smaller programs are tried after a failure; default 1000. */
+  readonly maxShrinks?: number | undefined
+}
+
+/** What came of a check: all programs passed, or one diverged, with its shortest form and replay token. */
+export type Result<Command> = Arbitrary.CheckResult<ReadonlyArray<Command>, Divergence>
+
+const show = (value: unknown): string => Formatter.format(value)
+
+/** Runs one program against a fresh system; fails where it diverges from the model. */
+export const runProgram = Effect.fnUntraced(function* <Command, Model, System, Outcome, E, R>(
+  spec: Spec<Command, Model, System, Outcome, E, R>,
+  program: ReadonlyArray<Command>
+): Effect.fn.Return<void, Divergence, R | Scope.Scope> {
+  let step = 0
+  let command = "making the system"
+  const diverged = (expected: string, actual: string) => new Divergence({ step, command, expected, actual })
+
+  /** A system's answer; its failures and defects are divergences. */
+  const answer = Effect.fnUntraced(function* <A>(effect: Effect.Effect<A, E, R | Scope.Scope>) {
+    const exit = yield* Effect.exit(effect)
+    if (Exit.isSuccess(exit)) return exit.value
+    if (Cause.hasInterruptsOnly(exit.cause)) return yield* Effect.interrupt
+    return yield* diverged("an answer", Cause.pretty(exit.cause))
+  })
+  const agree = (actual: unknown, expected: unknown) =>
+    isDeepStrictEqual(actual, expected) ? Effect.void : Effect.fail(diverged(show(expected), show(actual)))
+
+  const system = yield* answer(spec.make)
+  let model = spec.initial
+  for (const next of program) {
+    step++
+    command = show(next)
+    const prediction = spec.predict(model, next)
+    yield* agree(yield* answer(spec.run(system, next)), prediction.outcome)
+    model = prediction.model
+    if (spec.view === undefined) continue
+    yield* agree(yield* answer(spec.view.ofSystem(system)), spec.view.ofModel(model))
+  }
+}, Effect.scoped)
+
+/** Runs random programs until one diverges from the model, and makes that one as short as it can. */
+export const check = <Command, Model, System, Outcome, E, R>(
+  spec: Spec<Command, Model, System, Outcome, E, R>,
+  options: Options = {}
+): Effect.Effect<Result<Command>, never, Exclude<R, Scope.Scope>> =>
+  Arbitrary.checkEffect(
+    Arbitrary.array(spec.command, { maxLength: options.maxCommands ?? 30 }),
+    (program) => Effect.as(runProgram(spec, program), true),
+    {
+      runs: options.runs,
+      seed: options.seed,
+      replay: options.replay,
+      maxShrinks: options.maxShrinks ?? 1000,
+      size: options.maxCommands ?? 30
+    }
+  )
+
+/** Says what a check found, with the program and its replay token; undefined when all agreed. */
+export const report = <Command>(result: Result<Command>, replayVariable?: string): string | undefined => {
+  if (result._tag !== "Falsified") return Arbitrary.formatCheckFailure(result)
+  const steps = result.shrunkInput.map((command, index) => `  ${index + 1}. ${show(command)}`)
+  const { failure } = result
+  const token = JSON.stringify(result.replay)
+  return [
+    `after ${result.runs} programs one diverged from the model; shortened by ${result.shrinks} steps:`,
+    ...steps,
+    failure._tag === "PropertyError" ? failure.error.message : "it returned false",
+    `to run it again: ${replayVariable === undefined ? `replay ${token}` : `${replayVariable}='${result.replay}'`}`
+  ].join("\n")
+}

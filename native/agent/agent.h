@@ -149,7 +149,7 @@ void proc_kill_all(void);
 bool proc_evict(void); /* forget the oldest finished process */
 void proc_meters(u32 *running, u32 *kept);
 
-enum report_kind { R_STARTED, R_FAILED, R_EXITED, R_GONE };
+enum report_kind { R_STARTED, R_FAILED, R_EXITED, R_GONE, R_ENDED /* exited and gone */ };
 enum stage { STAGE_SETUP, STAGE_CWD, STAGE_EXEC };
 struct report {
 	u8 kind, stage;

@@ -247,7 +247,9 @@ static bool read_report(struct sup *s)
 		p->killing = false;
 		released(s);
 		pump_again = true;
-		if (r.kind == R_FAILED)
+		if (r.kind == R_ENDED)
+			main_gone(p, r.value);
+		else if (r.kind == R_FAILED)
 			failed(p, r.stage, r.value);
 	}
 	return true;

@@ -200,8 +200,14 @@ static void run(struct spec *s, int *fds, int n)
 			continue;
 		if (gone < 0)
 			break;
-		if (gone == pid && !failed_errno)
-			report(R_EXITED, 0, status);
+		if (gone != pid || failed_errno)
+			continue;
+		/* Mostly it leaves nobody behind: then both facts travel together. */
+		siginfo_t info;
+		bool alone = waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0 && errno == ECHILD;
+		report(alone ? R_ENDED : R_EXITED, 0, status);
+		if (alone)
+			return;
 	}
 	if (pid < 0)
 		report(R_FAILED, STAGE_SETUP, err);

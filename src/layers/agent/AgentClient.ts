@@ -1,0 +1,334 @@
+/**
+ * A client of the in-sandbox agent. Nothing that arrives is trusted: every
+ * message is validated, an answer that does not fit the question ends the connection.
+ *
+ * Every call has a deadline and fails with {@link AgentTimeout} after it, with
+ * {@link AgentLost} when the connection is gone, and with {@link AgentFailed} when the agent refuses.
+ */
+import { Effect, type Scope, Stream } from "effect"
+import type { SecureRandom } from "effect/crypto"
+import {
+  type AgentError,
+  AgentFailed,
+  AgentLost,
+  type AgentSession,
+  AgentTimeout,
+  type Connect,
+  failureOf,
+  type HelloOptions,
+  openSession
+} from "./AgentSession.ts"
+import { type AgentDuplex, dialDuplex } from "./Duplex.ts"
+import { maxSpawnBytes } from "./Frame.ts"
+import { channelStream } from "./Inbox.ts"
+import type { Message } from "./Message.ts"
+import * as P from "./Protocol.ts"
+
+/** Credit for a process's output: two of the agent's largest frames in flight, and two being read. */
+export const outputWindowBytes = 512 * 1024
+
+/** Events of a watch in flight. */
+const watchWindowEvents = 1024
+
+/** The most bytes one stdin, upload or write request carries. */
+export const maxWriteBytes = 128 * 1024
+
+/** Who acts: a user and group id inside the sandbox. */
+export interface Ids {
+  readonly uid: number
+  readonly gid: number
+}
+
+/** A program to start. `env` holds complete `KEY=value` entries. */
+export interface SpawnSpec extends Ids {
+  readonly processId: string
+  readonly argv: ReadonlyArray<string>
+  readonly env: ReadonlyArray<string>
+  readonly cwd: string
+  readonly tty: { readonly rows: number; readonly cols: number } | undefined
+  readonly stdin: boolean
+  /** Capacity of the journal; 0 is the agent's default of 1 MiB. */
+  readonly journalBytes: number
+  /** How long output may be silent after the program's exit before that exit is reported, if somebody else holds the pipe. */
+  readonly drainMillis: number
+}
+
+/** What a reader of a process receives: first `Spawned`, last `Exit`. */
+export type ProcessMessage =
+  | P.ReplyOf<"Spawned">
+  | P.ReplyOf<"Output">
+  | P.ReplyOf<"Truncated">
+  | P.ReplyOf<"Exit">
+
+/** A client of one agent over one connection. */
+export interface AgentClient {
+  /** The incarnation: another one after a restart of the machine. */
+  readonly epoch: string
+  /** Completes with the reason when the connection is lost. */
+  readonly closed: Effect.Effect<AgentLost>
+  readonly ping: (deadlineMillis: number) => Effect.Effect<void, AgentError>
+  readonly meters: (deadlineMillis: number) => Effect.Effect<P.ReplyOf<"Metered">, AgentError>
+  /** Starts a program and reads its journal from the beginning, in one round trip. The deadline is for the start. */
+  readonly run: (spec: SpawnSpec, deadlineMillis: number) => Stream.Stream<ProcessMessage, AgentError>
+  /** Starts a program; its journal waits for whoever attaches. */
+  readonly spawn: (spec: SpawnSpec, deadlineMillis: number) => Effect.Effect<P.ReplyOf<"Spawned">, AgentError>
+  readonly attach: (
+    processId: string,
+    cursor: number,
+    deadlineMillis: number
+  ) => Stream.Stream<ProcessMessage, AgentError>
+  readonly signal: (
+    processId: string,
+    signal: number,
+    scope: P.SignalScope,
+    deadlineMillis: number
+  ) => Effect.Effect<void, AgentError>
+  /** Kills the whole tree and waits for its end, at most `waitMillis`; returns whether nothing is left. */
+  readonly kill: (
+    processId: string,
+    waitMillis: number,
+    deadlineMillis: number
+  ) => Effect.Effect<boolean, AgentError>
+  /** Offers bytes from an offset; returns the offset accepted up to, waiting while there is no room at all. */
+  readonly writeStdin: (
+    processId: string,
+    offset: number,
+    data: Uint8Array,
+    deadlineMillis: number
+  ) => Effect.Effect<number, AgentError>
+  readonly closeStdin: (processId: string, deadlineMillis: number) => Effect.Effect<void, AgentError>
+  readonly resize: (
+    processId: string,
+    rows: number,
+    cols: number,
+    deadlineMillis: number
+  ) => Effect.Effect<void, AgentError>
+  readonly processes: (
+    deadlineMillis: number
+  ) => Effect.Effect<ReadonlyArray<P.ReplyOf<"Process">>, AgentError>
+  /** `length` {@link P.toTheEnd} reads to the end. The deadline is for the first bytes. */
+  readonly read: (
+    ids: Ids,
+    path: string,
+    offset: number,
+    length: number,
+    deadlineMillis: number
+  ) => Stream.Stream<Uint8Array, AgentError>
+  readonly watch: (
+    ids: Ids,
+    path: string,
+    recursive: boolean,
+    deadlineMillis: number
+  ) => Stream.Stream<P.ReplyOf<"Ok"> | P.ReplyOf<"Event">, AgentError>
+  readonly list: (
+    ids: Ids,
+    path: string,
+    depth: number,
+    limit: number,
+    deadlineMillis: number
+  ) => Effect.Effect<
+    { readonly entries: ReadonlyArray<P.ReplyOf<"Entry">>; readonly truncated: boolean },
+    AgentError
+  >
+  /** Any request that has one answer; the messages are those of Protocol.ts. */
+  readonly call: <A extends object, Tag extends P.Reply["_tag"]>(
+    request: Message<string, A>,
+    value: A,
+    answer: { readonly tag: Tag },
+    deadlineMillis: number
+  ) => Effect.Effect<P.ReplyOf<Tag>, AgentError>
+  /** Connects to something that listens inside. */
+  readonly dial: (
+    target: { readonly kind: keyof typeof P.dialKinds; readonly port: number; readonly path: string } & Ids,
+    deadlineMillis: number
+  ) => Effect.Effect<AgentDuplex, AgentError, Scope.Scope>
+}
+
+const isReply = <Tag extends P.Reply["_tag"]>(reply: P.Reply, tag: Tag): reply is P.ReplyOf<Tag> =>
+  reply._tag === tag
+
+const isProcessMessage = (item: P.Reply): item is ProcessMessage =>
+  item._tag === "Output" || item._tag === "Exit" || item._tag === "Spawned" || item._tag === "Truncated"
+
+const outputCost = (item: P.Reply): number =>
+  item._tag === "Output" || item._tag === "Data" ? item.data.length : 0
+
+/** Bounds an effect by a deadline. */
+const within = <A, E>(effect: Effect.Effect<A, E>, millis: number): Effect.Effect<A, E | AgentTimeout> =>
+  Effect.timeoutOrElse(effect, {
+    duration: millis,
+    orElse: () => Effect.fail(new AgentTimeout({ millis }))
+  })
+
+/** An answer nobody asked for: whoever sends it is not our agent any more. */
+const misfit = (session: AgentSession, reply: P.Reply): AgentLost => {
+  const reason = `the agent broke the protocol: an unexpected ${reply._tag}`
+  session.lose(reason)
+  return new AgentLost({ reason })
+}
+
+const callOn =
+  (session: AgentSession): AgentClient["call"] =>
+  (request, value, answer, deadlineMillis) =>
+    within(
+      Effect.callback((resume) => {
+        const channel = session.open({
+          receive: (reply) => {
+            session.forget(channel)
+            if (isReply(reply, answer.tag)) return resume(Effect.succeed(reply))
+            if (reply._tag === "Failed") return resume(Effect.fail(failureOf(reply)))
+            resume(Effect.fail(misfit(session, reply)))
+          },
+          lost: (error) => resume(Effect.fail(error))
+        })
+        session.send(request.encode(channel, value))
+        return Effect.sync(() => session.cancel(channel))
+      }),
+      deadlineMillis
+    )
+
+/** Collects a list that ends with `End`. */
+const collectOn =
+  (session: AgentSession) =>
+  <A extends object, Tag extends P.Reply["_tag"]>(
+    request: Message<string, A>,
+    value: A,
+    item: { readonly tag: Tag },
+    deadlineMillis: number
+  ) =>
+    within(
+      Effect.callback<{ readonly items: Array<P.ReplyOf<Tag>>; readonly truncated: boolean }, AgentError>(
+        (resume) => {
+          const items: Array<P.ReplyOf<Tag>> = []
+          const finish = (result: Parameters<typeof resume>[0]) => {
+            session.forget(channel)
+            resume(result)
+          }
+          const channel = session.open({
+            receive: (reply) => {
+              if (isReply(reply, item.tag)) items.push(reply)
+              else if (reply._tag === "End") finish(Effect.succeed({ items, truncated: reply.truncated }))
+              else if (reply._tag === "Failed") finish(Effect.fail(failureOf(reply)))
+              else finish(Effect.fail(misfit(session, reply)))
+            },
+            lost: (error) => resume(Effect.fail(error))
+          })
+          session.send(request.encode(channel, value))
+          return Effect.sync(() => session.cancel(channel))
+        }
+      ),
+      deadlineMillis
+    )
+
+const spawnFields = (spec: SpawnSpec, attach: boolean, credit: number) => ({
+  attach,
+  credit,
+  processId: spec.processId,
+  flags: (spec.tty === undefined ? 0 : P.spawnFlags.tty) | (spec.stdin ? P.spawnFlags.stdin : 0),
+  uid: spec.uid,
+  gid: spec.gid,
+  rows: spec.tty?.rows ?? 0,
+  cols: spec.tty?.cols ?? 0,
+  journalBytes: spec.journalBytes,
+  drainMillis: spec.drainMillis,
+  cwd: spec.cwd,
+  argv: spec.argv,
+  env: spec.env
+})
+
+/** Larger than any frame: the agent would end the connection over it. */
+const isTooLong = (spec: SpawnSpec): boolean =>
+  [...spec.argv, ...spec.env, spec.cwd].reduce((sum, text) => sum + 4 + Buffer.byteLength(text), 1024) >
+  maxSpawnBytes
+
+const tooLong = new AgentFailed({ code: "too-long", errno: 7, detail: 0, reason: "argument list too long" })
+
+const processStream = (
+  session: AgentSession,
+  open: (channel: number, credit: number) => Buffer,
+  deadlineMillis: number
+): Stream.Stream<ProcessMessage, AgentError> =>
+  channelStream(session, {
+    open,
+    isLast: (reply) => reply._tag === "Exit",
+    cost: outputCost,
+    credit: outputWindowBytes,
+    deadlineMillis
+  }).pipe(Stream.filter(isProcessMessage))
+
+/** The client's operations over an open connection. */
+const makeClient = (session: AgentSession, epoch: string): AgentClient => {
+  const call = callOn(session)
+  const collect = collectOn(session)
+  const done = <A extends object>(request: Message<string, A>, value: A, deadlineMillis: number) =>
+    Effect.asVoid(call(request, value, P.Ok, deadlineMillis))
+  return {
+    epoch,
+    closed: session.closed,
+    call,
+    ping: (deadline) => done(P.Ping, {}, deadline),
+    meters: (deadline) => call(P.Meters, {}, P.Metered, deadline),
+    run: (spec, deadline) =>
+      isTooLong(spec)
+        ? Stream.fail(tooLong)
+        : processStream(
+            session,
+            (channel, credit) => P.Spawn.encode(channel, spawnFields(spec, true, credit)),
+            deadline
+          ),
+    spawn: (spec, deadline) =>
+      isTooLong(spec)
+        ? Effect.fail(tooLong)
+        : call(P.Spawn, spawnFields(spec, false, 0), P.Spawned, deadline),
+    attach: (processId, cursor, deadline) =>
+      processStream(
+        session,
+        (channel, credit) => P.Attach.encode(channel, { processId, cursor, credit }),
+        deadline
+      ),
+    signal: (processId, signal, scope, deadline) =>
+      done(P.SendSignal, { processId, signal, scope: P.signalScopes[scope] }, deadline),
+    kill: (processId, waitMillis, deadline) =>
+      Effect.map(call(P.Kill, { processId, waitMillis }, P.Killed, deadline), (reply) => reply.treeGone),
+    writeStdin: (processId, offset, data, deadline) =>
+      Effect.map(
+        call(P.Stdin, { processId, offset, data: data.subarray(0, maxWriteBytes) }, P.Offset, deadline),
+        (reply) => reply.offset
+      ),
+    closeStdin: (processId, deadline) => done(P.StdinClose, { processId }, deadline),
+    resize: (processId, rows, cols, deadline) => done(P.Resize, { processId, rows, cols }, deadline),
+    processes: (deadline) => Effect.map(collect(P.Processes, {}, P.Process, deadline), ({ items }) => items),
+    read: ({ uid, gid }, path, offset, length, deadlineMillis) =>
+      channelStream(session, {
+        open: (channel, credit) => P.Read.encode(channel, { uid, gid, offset, length, credit, path }),
+        isLast: (reply) => reply._tag === "End",
+        cost: outputCost,
+        credit: outputWindowBytes,
+        deadlineMillis
+      }).pipe(
+        Stream.filter((item) => item._tag === "Data"),
+        Stream.map((item) => item.data)
+      ),
+    watch: ({ uid, gid }, path, recursive, deadlineMillis) =>
+      channelStream(session, {
+        open: (channel, credit) => P.Watch.encode(channel, { uid, gid, recursive, credit, path }),
+        isLast: (reply) => reply._tag === "End",
+        cost: () => 1,
+        credit: watchWindowEvents,
+        deadlineMillis
+      }).pipe(Stream.filter((item) => item._tag === "Ok" || item._tag === "Event")),
+    list: ({ uid, gid }, path, depth, limit, deadline) =>
+      Effect.map(
+        collect(P.List, { uid, gid, path, depth, limit }, P.Entry, deadline),
+        ({ items, truncated }) => ({ entries: items, truncated })
+      ),
+    dial: (target, deadline) => dialDuplex(session, target, deadline)
+  }
+}
+
+/** Connects to an agent; the connection lasts as long as the scope. */
+export const connectAgent = (
+  connect: Connect,
+  options: HelloOptions
+): Effect.Effect<AgentClient, AgentError, Scope.Scope | SecureRandom.SecureRandom> =>
+  Effect.map(openSession(connect, options), ({ session, hello }) => makeClient(session, hello.epoch))

@@ -1,0 +1,220 @@
+/**
+ * One connection to an agent: its greeting, its channels and its end. What the
+ * channels mean is the matter of AgentClient.ts.
+ */
+import { Data, Effect, type Scope } from "effect"
+import { SecureRandom } from "effect/crypto"
+import { FrameDecoder, magic } from "./Frame.ts"
+import {
+  AgentHello,
+  Close,
+  decodeReply,
+  Failed,
+  type FailureCode,
+  failureCodes,
+  firstAgentChannel,
+  HostHello,
+  protocolVersion,
+  type Reply,
+  type ReplyOf
+} from "./Protocol.ts"
+
+/** The connection is gone, or was never made; whatever was pending may or may not have happened. */
+export class AgentLost extends Data.TaggedError("AgentLost")<{ readonly reason: string }> {
+  override get message(): string {
+    return `lost the agent: ${this.reason}`
+  }
+}
+
+/** The agent refused a request. `detail` is the accepted offset for `gap`, `closed` and `busy`. */
+export class AgentFailed extends Data.TaggedError("AgentFailed")<{
+  readonly code: FailureCode
+  readonly errno: number
+  readonly detail: number
+  readonly reason: string
+}> {
+  override get message(): string {
+    return `${this.code}: ${this.reason}`
+  }
+}
+
+/** No answer came within the deadline the caller gave. */
+export class AgentTimeout extends Data.TaggedError("AgentTimeout")<{ readonly millis: number }> {
+  override get message(): string {
+    return `no answer within ${this.millis} ms`
+  }
+}
+
+/** How any call can fail. */
+export type AgentError = AgentLost | AgentFailed | AgentTimeout
+
+/** Something that carries bytes both ways, already connected. */
+export interface Transport {
+  readonly write: (bytes: Uint8Array) => void
+}
+
+/** What a transport reports. `onClose` is called once, `onData` never after it. */
+export interface TransportEvents {
+  readonly onData: (bytes: Uint8Array) => void
+  readonly onClose: (reason: string) => void
+}
+
+/** Makes a connection that lasts as long as the scope. */
+export type Connect = (events: TransportEvents) => Effect.Effect<Transport, AgentLost, Scope.Scope>
+
+/** Whoever waits on a channel. */
+export interface Receiver {
+  readonly receive: (reply: Reply) => void
+  readonly lost: (error: AgentLost) => void
+}
+
+/** The agent's words for a refusal, as an error. */
+export const failureOf = (reply: ReplyOf<"Failed">): AgentFailed =>
+  new AgentFailed({
+    code: failureCodes[reply.code] ?? "unknown",
+    errno: reply.errno,
+    detail: reply.detail,
+    reason: reply.message
+  })
+
+/** The channels of one connection. */
+export class AgentSession {
+  readonly #decoder = new FrameDecoder()
+  readonly #receivers = new Map<number, Receiver>()
+  readonly #watchers = new Set<(error: AgentLost) => void>()
+  #transport: Transport | undefined
+  #lost: AgentLost | undefined
+  #lastChannel = 0
+
+  /** What the transport is to report to. */
+  readonly events: TransportEvents = {
+    onData: (bytes) => {
+      if (this.#lost !== undefined) return
+      const broken = this.#decoder.push(bytes, this.#onFrame)
+      if (broken !== undefined) this.lose(`the agent broke the protocol: ${broken}`)
+    },
+    onClose: (reason) => this.lose(reason)
+  }
+
+  /** Sends the greeting over a connected transport. */
+  start(transport: Transport, hello: Buffer): void {
+    this.#transport = transport
+    transport.write(Buffer.concat([magic, hello]))
+  }
+
+  /** Takes a free channel for somebody, who is told at once if the connection is gone already. */
+  open(receiver: Receiver): number {
+    if (this.#lost !== undefined) {
+      receiver.lost(this.#lost)
+      return 0
+    }
+    do this.#lastChannel = (this.#lastChannel % (firstAgentChannel - 1)) + 1
+    while (this.#receivers.has(this.#lastChannel))
+    this.#receivers.set(this.#lastChannel, receiver)
+    return this.#lastChannel
+  }
+
+  /** Takes the channel 0, or one the agent has opened. */
+  adopt(channel: number, receiver: Receiver): void {
+    if (this.#lost === undefined) this.#receivers.set(channel, receiver)
+    else receiver.lost(this.#lost)
+  }
+
+  /** Sends a frame; without effect once the connection is lost. */
+  send(frame: Uint8Array): void {
+    if (this.#lost === undefined) this.#transport?.write(frame)
+  }
+
+  /** The channel has ended: later frames on it are ignored. */
+  forget(channel: number): void {
+    this.#receivers.delete(channel)
+  }
+
+  /** Ends a channel from this side. */
+  cancel(channel: number): void {
+    if (this.#receivers.delete(channel)) this.send(Close.encode(channel, {}))
+  }
+
+  /** Ends the connection as far as everybody waiting is concerned. */
+  lose(reason: string): void {
+    if (this.#lost !== undefined) return
+    const error = new AgentLost({ reason })
+    this.#lost = error
+    const waiting = [...this.#receivers.values()]
+    this.#receivers.clear()
+    for (const receiver of waiting) receiver.lost(error)
+    for (const watcher of this.#watchers) watcher(error)
+  }
+
+  /** Completes when the connection is lost. */
+  readonly closed: Effect.Effect<AgentLost> = Effect.callback((resume) => {
+    if (this.#lost !== undefined) return resume(Effect.succeed(this.#lost))
+    const watcher = (error: AgentLost) => resume(Effect.succeed(error))
+    this.#watchers.add(watcher)
+    return Effect.sync(() => this.#watchers.delete(watcher))
+  })
+
+  readonly #onFrame = (type: number, channel: number, payload: Buffer): void => {
+    if (this.#lost !== undefined) return
+    const reply = decodeReply(type, payload)
+    if (reply === undefined) this.lose(`the agent broke the protocol: a malformed frame of type ${type}`)
+    else this.#receivers.get(channel)?.receive(reply)
+  }
+}
+
+/** How to greet an agent. */
+export interface HelloOptions {
+  /** The incarnation that is expected; any when absent. */
+  readonly epoch?: string | undefined
+  /** How long the agent shall wait for a host when this connection is gone before it ends the machine; 0 is for ever. */
+  readonly leaseMillis: number
+  /** How long to wait for its answer. */
+  readonly deadlineMillis: number
+}
+
+const anyEpoch = "0000000000000000"
+
+/**
+ * Connects and greets: fails with {@link AgentLost} when there is no agent,
+ * {@link AgentFailed} `stale-epoch` or `version` when it is another one, {@link AgentTimeout} when it is silent.
+ */
+export const openSession: (
+  connect: Connect,
+  options: HelloOptions
+) => Effect.Effect<
+  { readonly session: AgentSession; readonly hello: ReplyOf<"AgentHello"> },
+  AgentError,
+  Scope.Scope | SecureRandom.SecureRandom
+> = Effect.fnUntraced(function* (connect, options) {
+  const random = yield* SecureRandom.SecureRandom
+  const nonce = Buffer.from(yield* random.randomBytes(8)).toString("hex")
+  const session = new AgentSession()
+  const transport = yield* connect(session.events)
+  const greeting = HostHello.encode(0, {
+    version: protocolVersion,
+    epoch: options.epoch ?? anyEpoch,
+    nonce,
+    leaseMillis: options.leaseMillis
+  })
+  const answer = Effect.callback<ReplyOf<"AgentHello">, AgentError>((resume) => {
+    session.adopt(0, {
+      receive: (reply) => {
+        session.forget(0)
+        if (reply._tag === Failed.tag) return resume(Effect.fail(failureOf(reply)))
+        if (reply._tag === AgentHello.tag && reply.nonce === nonce && reply.version === protocolVersion) {
+          return resume(Effect.succeed(reply))
+        }
+        session.lose("the agent did not return the greeting")
+        resume(Effect.fail(new AgentLost({ reason: "the agent did not return the greeting" })))
+      },
+      lost: (error) => resume(Effect.fail(error))
+    })
+    session.start(transport, greeting)
+  })
+  const hello = yield* Effect.timeoutOrElse(answer, {
+    duration: options.deadlineMillis,
+    orElse: () => Effect.fail(new AgentTimeout({ millis: options.deadlineMillis }))
+  })
+  yield* Effect.addFinalizer(() => Effect.sync(() => session.lose("closed here")))
+  return { session, hello }
+})

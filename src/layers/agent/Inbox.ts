@@ -1,0 +1,141 @@
+/**
+ * What has arrived on a streaming channel and was not yet taken, bounded by
+ * the credit the agent was given: credit is renewed only for what a reader has
+ * come back from, so a slow reader slows the program down.
+ */
+import { type Array as Arr, Cause, Effect, type Pull, Stream } from "effect"
+import { type AgentError, type AgentSession, AgentTimeout, failureOf } from "./AgentSession.ts"
+import { Credit, type Reply, type ReplyOf } from "./Protocol.ts"
+
+/** How a streaming channel behaves. */
+export interface ChannelOptions {
+  /** The request that opens it. */
+  readonly open: (channel: number, credit: number) => Buffer
+  /** Whether this is the last message of the channel. */
+  readonly isLast: (reply: Reply) => boolean
+  /** What a message costs of the credit. */
+  readonly cost: (reply: Reply) => number
+  /** Told of credit the agent grants, on a channel that also sends. */
+  readonly onCredit?: (bytes: number) => void
+  /** The credit to begin with. */
+  readonly credit: number
+  /** How long the first message may take. */
+  readonly deadlineMillis: number
+}
+
+/** Messages of a channel other than refusals, which fail the stream. */
+export type Item = Exclude<Reply, ReplyOf<"Failed">>
+
+type Batch = Pull.Pull<Arr.NonEmptyReadonlyArray<Item>, AgentError>
+
+/** One streaming channel as seen by its reader. */
+export class Inbox {
+  #items: Array<Item> = []
+  #wake: (() => void) | undefined
+  #end: Batch | undefined
+  #taken = 0
+  readonly #session: AgentSession
+  readonly #options: ChannelOptions
+  readonly channel: number
+
+  constructor(session: AgentSession, options: ChannelOptions) {
+    this.#session = session
+    this.#options = options
+    this.channel = session.open({
+      receive: (reply) => this.#receive(reply),
+      lost: (error) => this.#finish(Effect.fail(error))
+    })
+    session.send(options.open(this.channel, options.credit))
+  }
+
+  #receive(reply: Reply): void {
+    if (reply._tag === "Failed") {
+      this.#session.forget(this.channel)
+      this.#finish(Effect.fail(failureOf(reply)))
+      return
+    }
+    if (reply._tag === "Credit") {
+      this.#options.onCredit?.(reply.bytes)
+      return
+    }
+    if (reply._tag === "Eof") {
+      // The other side ends its direction; ours goes on, so the channel stays.
+      this.#finish(Cause.done())
+      return
+    }
+    this.#items.push(reply)
+    if (this.#options.isLast(reply)) {
+      this.#session.forget(this.channel)
+      this.#finish(Cause.done())
+    } else this.#notify()
+  }
+
+  #finish(end: Batch): void {
+    this.#end ??= end
+    this.#notify()
+  }
+
+  #notify(): void {
+    const wake = this.#wake
+    this.#wake = undefined
+    wake?.()
+  }
+
+  #renewCredit(): void {
+    if (this.#taken * 2 < this.#options.credit || this.#end !== undefined) return
+    this.#session.send(Credit.encode(this.channel, { bytes: this.#taken }))
+    this.#taken = 0
+  }
+
+  #next(): Batch | undefined {
+    const [first, ...others] = this.#items
+    if (first === undefined) return this.#end
+    this.#items = []
+    this.#taken += others.reduce((sum, item) => sum + this.#options.cost(item), this.#options.cost(first))
+    return Effect.succeed([first, ...others] as const)
+  }
+
+  /** Everything that has arrived, at least one message; done after the last. */
+  readonly take: Batch = Effect.suspend((): Batch => {
+    this.#renewCredit()
+    return (
+      this.#next() ??
+      Effect.callback<Arr.NonEmptyReadonlyArray<Item>, AgentError | Cause.Done>((resume) => {
+        this.#wake = () => {
+          const next = this.#next()
+          if (next !== undefined) resume(next)
+        }
+        return Effect.sync(() => {
+          this.#wake = undefined
+        })
+      })
+    )
+  })
+
+  /** Tells the agent that nobody reads any more; without effect after the end. */
+  readonly close: Effect.Effect<void> = Effect.sync(() => this.#session.cancel(this.channel))
+}
+
+/** Opens a streaming channel for as long as somebody reads the stream. */
+export const channelStream = (
+  session: AgentSession,
+  options: ChannelOptions
+): Stream.Stream<Item, AgentError> =>
+  Stream.unwrap(
+    Effect.map(
+      Effect.acquireRelease(
+        Effect.sync(() => new Inbox(session, options)),
+        (inbox) => inbox.close
+      ),
+      (inbox) => {
+        let first = true
+        const late = Effect.fail(new AgentTimeout({ millis: options.deadlineMillis }))
+        const pull = Effect.suspend(() => {
+          if (!first) return inbox.take
+          first = false
+          return Effect.timeoutOrElse(inbox.take, { duration: options.deadlineMillis, orElse: () => late })
+        })
+        return Stream.fromPull(Effect.succeed(pull))
+      }
+    )
+  )

@@ -1,0 +1,256 @@
+/**
+ * Every message between host and agent. `native/agent/proto.h` is the other
+ * half and says how channels and credit work.
+ */
+import { bool, i64, message, rest, text, texts, token, u8, u16, u32, u64 } from "./Message.ts"
+
+/** What both sides must agree on. */
+export const protocolVersion = 1
+
+/** Channels from here on are opened by the agent. */
+export const firstAgentChannel = 0x8000_0000
+
+/** Bytes of {@link Data} the agent takes on a duplex channel before it grants more. */
+export const duplexWindowBytes = 256 * 1024
+
+/** "Keep what is there, or the default": the mode of a file that is written. */
+export const defaultMode = 0xffff_ffff
+
+/** "To the end" as a length to read. */
+export const toTheEnd = Number.MAX_SAFE_INTEGER
+
+// Both ways.
+export const Credit = message("Credit", 2, { bytes: u32 })
+export const Close = message("Close", 3, {})
+export const Data = message("Data", 4, { data: rest })
+export const Eof = message("Eof", 5, {})
+
+// Host to agent.
+const user = { uid: u32, gid: u32 }
+
+/** `epoch` 0000000000000000 greets any incarnation; `leaseMillis` 0 lets the agent wait for ever. */
+export const HostHello = message("HostHello", 1, {
+  version: u16,
+  epoch: token,
+  nonce: token,
+  leaseMillis: u32
+})
+export const Ping = message("Ping", 16, {})
+
+/** Bits of {@link Spawn}'s flags. */
+export const spawnFlags = { tty: 1, stdin: 2 } as const
+export const Spawn = message("Spawn", 17, {
+  attach: bool,
+  credit: u32,
+  processId: text,
+  flags: u8,
+  ...user,
+  rows: u16,
+  cols: u16,
+  journalBytes: u32,
+  drainMillis: u32,
+  cwd: text,
+  argv: texts,
+  env: texts
+})
+export const Attach = message("Attach", 18, { processId: text, cursor: u64, credit: u32 })
+
+/** Whom {@link SendSignal} reaches. */
+export const signalScopes = { process: 0, group: 1, tree: 2 } as const
+export type SignalScope = keyof typeof signalScopes
+export const SendSignal = message("SendSignal", 19, { processId: text, signal: u8, scope: u8 })
+export const Kill = message("Kill", 20, { processId: text, waitMillis: u32 })
+export const Stdin = message("Stdin", 21, { processId: text, offset: u64, data: rest })
+export const StdinClose = message("StdinClose", 22, { processId: text })
+export const Resize = message("Resize", 23, { processId: text, rows: u16, cols: u16 })
+export const Processes = message("Processes", 24, {})
+export const Stat = message("Stat", 32, { ...user, follow: bool, path: text })
+export const Read = message("Read", 33, { ...user, offset: u64, length: u64, credit: u32, path: text })
+
+/** Bits of the flags of {@link Write} and {@link Commit}. */
+export const writeFlags = { fsync: 1, parents: 2 } as const
+export const Write = message("Write", 34, { ...user, mode: u32, flags: u8, path: text, data: rest })
+export const Upload = message("Upload", 35, {
+  ...user,
+  mode: u32,
+  uploadId: text,
+  path: text,
+  offset: u64,
+  data: rest
+})
+export const Commit = message("Commit", 36, { uploadId: text, size: u64, flags: u8 })
+export const Abort = message("Abort", 37, { uploadId: text })
+export const List = message("List", 38, { ...user, depth: u16, limit: u32, path: text })
+export const MakeDir = message("MakeDir", 39, { ...user, mode: u32, parents: bool, path: text })
+export const Rename = message("Rename", 40, { ...user, replace: bool, from: text, to: text })
+export const Remove = message("Remove", 41, { ...user, recursive: bool, path: text })
+export const Chmod = message("Chmod", 42, { ...user, mode: u32, path: text })
+export const Symlink = message("Symlink", 43, { ...user, target: text, path: text })
+export const Watch = message("Watch", 48, { ...user, recursive: bool, credit: u32, path: text })
+
+/** How {@link Dial} reads its other fields. */
+export const dialKinds = { tcp4: 0, tcp6: 1, unix: 2 } as const
+export const Dial = message("Dial", 49, { credit: u32, kind: u8, port: u16, ...user, path: text })
+export const Listen = message("Listen", 50, { credit: u32, port: u16 })
+export const Meters = message("Meters", 51, {})
+
+// Agent to host.
+const stat = { type: u8, mode: u32, size: u64, uid: u32, gid: u32, modifiedAt: i64, target: text }
+
+export const AgentHello = message("AgentHello", 1, {
+  version: u16,
+  epoch: token,
+  nonce: token,
+  startedAt: u64
+})
+export const Ok = message("Ok", 64, {})
+export const Failed = message("Failed", 65, { code: u16, errno: u32, detail: u64, message: text })
+export const End = message("End", 66, { value: u64, truncated: bool })
+export const Spawned = message("Spawned", 67, { pid: u32, startedAt: u64, existed: bool })
+export const Output = message("Output", 68, { cursor: u64, stream: u8, at: u64, data: rest })
+export const Truncated = message("Truncated", 69, { from: u64, to: u64 })
+export const Exit = message("Exit", 70, { signalled: bool, value: u8, cursor: u64, at: u64, treeGone: bool })
+export const Killed = message("Killed", 71, { treeGone: bool })
+export const Offset = message("Offset", 72, { offset: u64 })
+export const Process = message("Process", 73, {
+  processId: text,
+  pid: u32,
+  uid: u32,
+  flags: u8,
+  startedAt: u64,
+  exited: bool,
+  signalled: bool,
+  value: u8,
+  exitedAt: u64,
+  oldest: u64,
+  end: u64,
+  stdinOffset: u64,
+  treeAlive: bool,
+  argv: texts
+})
+export const Stated = message("Stated", 74, stat)
+export const Entry = message("Entry", 75, { path: text, ...stat })
+export const Event = message("Event", 76, { kind: u8, directory: bool, path: text, before: text })
+export const Metered = message("Metered", 77, {
+  uptimeMillis: u64,
+  running: u32,
+  kept: u32,
+  journalBytes: u64,
+  agentBytes: u64,
+  tasks: u32,
+  cpuMicros: u64
+})
+export const Accepted = message("Accepted", 78, { channel: u32 })
+export const Listening = message("Listening", 79, { port: u16 })
+export const Connected = message("Connected", 80, {})
+
+/** What the host says. */
+export const requests = [
+  HostHello,
+  Credit,
+  Close,
+  Data,
+  Eof,
+  Ping,
+  Spawn,
+  Attach,
+  SendSignal,
+  Kill,
+  Stdin,
+  StdinClose,
+  Resize,
+  Processes,
+  Stat,
+  Read,
+  Write,
+  Upload,
+  Commit,
+  Abort,
+  List,
+  MakeDir,
+  Rename,
+  Remove,
+  Chmod,
+  Symlink,
+  Watch,
+  Dial,
+  Listen,
+  Meters
+] as const
+
+/** What the agent says. */
+export const replies = [
+  AgentHello,
+  Credit,
+  Close,
+  Data,
+  Eof,
+  Ok,
+  Failed,
+  End,
+  Spawned,
+  Output,
+  Truncated,
+  Exit,
+  Killed,
+  Offset,
+  Process,
+  Stated,
+  Entry,
+  Event,
+  Metered,
+  Accepted,
+  Listening,
+  Connected
+] as const
+
+/** A message from the agent. */
+export type Reply = Exclude<ReturnType<(typeof replies)[number]["decode"]>, undefined>
+
+/** A message from the agent, by its tag. */
+export type ReplyOf<Tag extends Reply["_tag"]> = Extract<Reply, { readonly _tag: Tag }>
+
+const decoders: Array<((payload: Buffer) => Reply | undefined) | undefined> = []
+for (const reply of replies) decoders[reply.type] = reply.decode
+
+/** Decodes what the agent sent; `undefined` when it is nothing an agent may say. */
+export const decodeReply = (type: number, payload: Buffer): Reply | undefined => decoders[type]?.(payload)
+
+/** The agent's reasons for refusing, by their number on the wire. */
+export const failureCodes = [
+  "unknown",
+  "invalid",
+  "not-found",
+  "permission",
+  "not-directory",
+  "is-directory",
+  "exists",
+  "symlink-loop",
+  "not-empty",
+  "no-space",
+  "name-too-long",
+  "not-regular",
+  "busy",
+  "io",
+  "resources",
+  "conflict",
+  "bad-cwd",
+  "not-executable",
+  "gap",
+  "closed",
+  "refused",
+  "unsupported",
+  "cross-device",
+  "read-only",
+  "stale-epoch",
+  "version",
+  "no-process",
+  "too-long"
+] as const
+export type FailureCode = (typeof failureCodes)[number]
+
+/** Kinds of {@link Stated} and {@link Entry}, by number. */
+export const fileTypes = ["device", "file", "directory", "symlink", "fifo", "socket", "device"] as const
+
+/** Kinds of {@link Event}, by number. */
+export const eventKinds = { created: 1, modified: 2, removed: 3, renamed: 4, overflow: 5 } as const

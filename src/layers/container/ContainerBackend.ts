@@ -158,7 +158,9 @@ const reapDead = Effect.scoped(
             Layer.provideMerge(
               Layer.succeed(ContainerSettings, { ...settings, instanceId: left.id, stateDir: left.stateDir })
             )
-          )
+          ),
+          // Never our own, which the surrounding layers already hold.
+          { local: true }
         ),
         Effect.tap(() => Effect.logInfo(`removed what the dead instance ${left.id} left`)),
         // It keeps its directory, so the next start tries again.
@@ -183,5 +185,7 @@ export const layer = (
     Layer.provide(Starter.layer),
     Layer.provide(Layer.mergeAll(Host.layer, IdRanges.layer, ContainerFiles.layer)),
     Layer.provide(Cgroups.layer),
-    Layer.provide(ContainerSettings.layer(options))
+    Layer.provide(ContainerSettings.layer(options)),
+    // The parts belong to one instance; a program that has two must not share them.
+    Layer.fresh
   )

@@ -33,11 +33,17 @@ const inodeBytes = 256
 const invalid = (field: keyof Limits, reason: string) =>
   new InvalidArgument({ field: `limits.${field}`, reason })
 
-const between = (field: keyof Limits, value: number, low: number, high: number) =>
+const between = (
+  field: keyof Limits,
+  value: number,
+  low: number,
+  high: number,
+  owner = "this machine has"
+) =>
   value < low
     ? invalid(field, `must be at least ${low}, is ${value}`)
     : value > high
-      ? invalid(field, `this machine has ${high}, asked for ${value}`)
+      ? invalid(field, `${owner} ${high}, asked for ${value}`)
       : undefined
 
 const needed: ReadonlyArray<readonly [Controller, string]> = [
@@ -62,6 +68,13 @@ export const checkLimits = (
     between("cpus", limits.cpus, 0.01, machine.cpus) ??
     between("pids", limits.pids, minimumPids, machine.pids) ??
     between("diskBytes", limits.diskBytes, minimumDiskBytes, machine.diskBytes) ??
-    between("inodes", limits.inodes, minimumInodes, Math.floor(limits.diskBytes / inodeBytes / 2))
+    between(
+      "inodes",
+      limits.inodes,
+      minimumInodes,
+      // Beyond this their table takes more than half of the disk.
+      Math.floor(limits.diskBytes / inodeBytes / 2),
+      `a disk of ${limits.diskBytes} bytes has room for`
+    )
   )
 }

@@ -45,7 +45,7 @@ export class ContainerSettings extends Context.Service<
       ContainerSettings,
       Effect.map(Instance, ({ id, stateDir, baseDir }) => ({
         helper: options.helper ?? nativeProgram("fiberbox-host"),
-        agent: options.agent ?? process.env["FB_AGENT"] ?? nativeProgram("fiberbox-agent"),
+        agent: options.agent ?? nativeProgram("fiberbox-agent"),
         runtime: options.runtime ?? "runc",
         hostImage: options.hostImage ?? true,
         directoryImages: options.directoryImages ?? false,

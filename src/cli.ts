@@ -7,12 +7,12 @@
 import { readFileSync } from "node:fs"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Cause, Effect, Exit, Layer, Logger, References, Runtime, Schema } from "effect"
-import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli"
+import { CliConfig, CliError, CliOutput, Command, GlobalFlag } from "effect/cli"
 import { makeDoctorCommand } from "./cli/Doctor.ts"
-import { ownFailureCode } from "./cli/Failure.ts"
+import { describe, ownFailureCode, toLine } from "./cli/Failure.ts"
 import * as Presenter from "./cli/Presenter.ts"
 import { type BackendName, defaultBackend, makeRunCommand, requestOf } from "./cli/RunCommand.ts"
-import { ignoreStreamErrors } from "./cli/Stdio.ts"
+import { ignoreStreamErrors, write } from "./cli/Stdio.ts"
 import { isInteractive } from "./cli/Terminal.ts"
 
 const loadBackend = (name: BackendName) => {
@@ -58,6 +58,12 @@ const fiberbox = Command.make("fiberbox").pipe(
 const args = process.argv.slice(2)
 
 const main = Command.runWith(fiberbox, { version })(args).pipe(
+  // What was wrong with the arguments has been told by the presenter.
+  Effect.tapCause((cause) =>
+    CliError.isCliError(Cause.squash(cause))
+      ? Effect.void
+      : Effect.ignore(write("stderr", toLine(describe(cause))))
+  ),
   Effect.provide(
     Layer.mergeAll(
       NodeServices.layer,

@@ -133,6 +133,8 @@ export const fiberbox = (args: ReadonlyArray<string>, options: Options = {}): Ef
 export interface OnTerminal extends Running {
   readonly type: (keys: string) => Effect.Effect<void>
   readonly resize: (rows: number, cols: number) => Effect.Effect<void>
+  /** Sends SIGTERM to the program on the terminal. */
+  readonly terminate: Effect.Effect<void>
   /** Which modes the terminal was left in. */
   readonly modes: Effect.Effect<string>
 }
@@ -174,10 +176,16 @@ export const startOnTerminal = (
         ...running,
         type: (keys) => Effect.sync(() => void running.stdin.write(keys)),
         resize: (rows, cols) => Effect.sync(() => void control.write(`${rows} ${cols}\n`)),
+        terminate: Effect.sync(() => {
+          for (const pid of childrenOf(running.pid)) process.kill(pid, "SIGTERM")
+        }),
         modes: Effect.map(running.ended, () => Buffer.concat(left).toString().trim())
       }
     })
   )
+
+const childrenOf = (pid: number): ReadonlyArray<number> =>
+  readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").split(" ").filter(Boolean).map(Number)
 
 const entries = (path: string): ReadonlyArray<string> => {
   try {

@@ -188,7 +188,7 @@ void watch_open(u32 channel, struct rd *);
 void net_dial(u32 channel, struct rd *);
 void net_listen(u32 channel, struct rd *);
 
-struct dirent64 {
+struct entry64 {
 	u64 ino;
 	int64_t off;
 	u16 reclen;

@@ -84,7 +84,7 @@ u32 tree_signal(pid_t root, int sig, pid_t group, const pid_t *skip, u32 skips)
 		if (n <= 0)
 			break;
 		for (long at = 0; at < n;) {
-			struct dirent64 *d = (struct dirent64 *)(buf + at);
+			struct entry64 *d = (struct entry64 *)(buf + at);
 			at += d->reclen;
 			pid_t pid = number(d->name);
 			struct task t = {.pid = pid};

@@ -99,7 +99,7 @@ static bool lister_pump(struct chan *c)
 	if (l->left && next_dir(l)) {
 		n = syscall(SYS_getdents64, l->dir, batch, 4096);
 		for (long at = 0; at < n;) {
-			struct dirent64 *d = (struct dirent64 *)(batch + at);
+			struct entry64 *d = (struct entry64 *)(batch + at);
 			at += d->reclen;
 			if (dots(d->name))
 				continue;
@@ -246,7 +246,7 @@ static int remove_slice(struct remover *r)
 	bool empty = true;
 	int err = n < 0 && errno != ENOENT ? errno : 0;
 	for (long at = 0; at < n && !err && !entered;) {
-		struct dirent64 *d = (struct dirent64 *)(batch + at);
+		struct entry64 *d = (struct entry64 *)(batch + at);
 		at += d->reclen;
 		if (dots(d->name))
 			continue;

@@ -119,6 +119,7 @@ describe.runIf(canRunContainers)("fiberbox run, told to end,", () => {
     Effect.gen(function* () {
       const { leavesNothing, running: child } = yield* running("exec yes MARK")
       yield* child.shows("600.")
+      yield* child.stopReading
       yield* child.signal("SIGTERM")
       const ended = yield* leavesNothing
       assert.strictEqual(ended.code, 143)

@@ -47,6 +47,8 @@ export interface Running {
   /** Waits until what it has written to its standard output contains a text. */
   readonly shows: (text: string | RegExp) => Effect.Effect<string>
   readonly signal: (signal: NodeJS.Signals) => Effect.Effect<void>
+  /** Reads nothing more of its standard output until it has ended. */
+  readonly stopReading: Effect.Effect<void>
   readonly ended: Effect.Effect<Ended>
 }
 
@@ -93,6 +95,10 @@ const watch = (child: ChildProcess): Running => {
     stdin: child.stdin,
     shows: (text) => eventually(contains(text)),
     signal: (signal) => Effect.sync(() => void child.kill(signal)),
+    stopReading: Effect.sync(() => {
+      child.stdout?.pause()
+      child.once("exit", () => child.stdout?.resume())
+    }),
     ended
   }
 }

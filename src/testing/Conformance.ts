@@ -33,6 +33,7 @@ import { metricCases, refusalCases, unsupportedCases } from "./conformance/limit
 import { processCases } from "./conformance/processes.ts"
 import { ptyCases } from "./conformance/pty.ts"
 import { treeCases } from "./conformance/trees.ts"
+import { watchCases } from "./conformance/watch.ts"
 
 export type { Area, Case } from "./conformance/Case.ts"
 
@@ -57,6 +58,7 @@ export const cases = (subject: Subject): ReadonlyArray<Case> => {
     ...ptyCases,
     ...fileCases,
     ...directoryCases,
+    ...watchCases,
     ...eventCases,
     ...expiryCases,
     ...metricCases,

@@ -24,6 +24,7 @@ export type Area =
   | "pty"
   | "files"
   | "directories"
+  | "watch"
   | "metrics"
   | "refusals"
 

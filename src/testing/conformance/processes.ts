@@ -207,6 +207,18 @@ const control = processes({
     })
   ),
 
+  "a program that ended within its time limit stays so, though nobody watched it": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      const process = yield* sandbox.process.start(["true"], { timeoutMillis: 100 })
+      yield* sandbox.process.run(["sleep", "0.3"])
+      const last = yield* Stream.runLast(process.events())
+      const exited = last._tag === "Some" && last.value._tag === "Exited" ? last.value : undefined
+      same([exited?.timedOut, exited?.status], [false, { _tag: "Exited", code: 0 }])
+      const events = yield* Stream.runCollect(sandbox.events({ once: true }))
+      holds(!events.some(({ body }) => body._tag === "ProcessTimedOut"), "no event says otherwise")
+    })
+  ),
+
   "a program in the background has a time limit too": withSandbox(
     Effect.fnUntraced(function* (sandbox) {
       const process = yield* sandbox.process.start(["sleep", "1000"], { timeoutMillis: 50 })

@@ -172,12 +172,21 @@ static void become(char **program, int listener) {
     fail_errno(errno == ENOENT ? UNSUPPORTED : FAILED, program[0]);
 }
 
+/*
+ * A caller that is killed must not leave a machine that is still being made.
+ * What is set here outlives exec, but is not passed on by fork.
+ */
+static void die_with(pid_t caller) {
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) fail_errno(FAILED, "prctl");
+    if (getppid() != caller) fail(FAILED, "run", "the caller has ended");
+}
+
 int run_main(int argc, char **argv) {
     struct plan plan = {.disk = {.file = "disk.ext4", .record = "loop"}};
     parse(&plan, argc, argv);
     umask(022);
-    /* A caller that is killed must not leave a machine that is still being made. Survives exec, not fork. */
-    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) fail_errno(FAILED, "prctl");
+    pid_t caller = getppid();
+    die_with(caller);
     if (chdir(plan.dir) != 0) fail_errno(FAILED, plan.dir);
     private_namespace();
     mount_tmpfs(plan.stage, "1m");
@@ -186,6 +195,8 @@ int run_main(int argc, char **argv) {
         make_user_namespace(plan.ids, plan.limits, plan.limit_count, under(plan.stage, "userns"));
     mount_root(&plan, user_namespace, root);
     for (size_t i = 0; i < plan.placement_count; i++) place(&plan.placements[i], root, empty, user_namespace);
+    /* Again: the kernel forgets it when file system ids change, as they did for the overlay. */
+    die_with(caller);
     /* Last, when the disk's lock proves that no earlier machine still has this socket. */
     become(plan.program, listen_on(plan.socket));
     return 1;

@@ -12,9 +12,12 @@ import { IdRanges } from "./IdRanges.ts"
 /** How long the kernel may take to write a disk out and let go of it. */
 const releaseMillis = 30_000
 
-const awaitDisk = Effect.fnUntraced(function* (container: Container) {
+/** Kills until nothing is left: a runtime that was killed half-way may have put a last process into the group. */
+const killAll = Effect.fnUntraced(function* (container: Container) {
+  const cgroups = yield* Cgroups
   const files = yield* ContainerFiles
-  yield* files.diskInUse(container).pipe(
+  yield* cgroups.kill(container.group).pipe(
+    Effect.andThen(files.diskInUse(container)),
     Effect.repeat({ schedule: Schedule.spaced("2 millis"), until: (used) => !used }),
     Effect.timeoutOrElse({
       duration: releaseMillis,
@@ -35,8 +38,7 @@ export const endMachine: (
     const files = yield* ContainerFiles
     const ranges = yield* IdRanges
     const record = yield* files.record(container)
-    yield* cgroups.kill(container.group)
-    yield* awaitDisk(container)
+    yield* killAll(container)
     yield* cgroups.remove(container.group)
     yield* files.forgetMachine(container)
     // Last: until here the range's users may own something.

@@ -3,8 +3,9 @@
  * container of this machine, so that no two share a limit that the kernel
  * counts per user, and a break-out from one has no rights on another's files.
  *
- * A range in use is a file, made exclusively, that all instances on the machine
- * see. A disk stores ids as the container sees them, so each start may get
+ * A range in use is a file that all instances on the machine see: a hard link
+ * to one that names the instance. So it is made exclusively and has its contents
+ * at once, even if the program is killed that very moment. A disk stores ids as the container sees them, so each start may get
  * another range.
  */
 import * as Context from "effect/Context"
@@ -41,7 +42,7 @@ export class IdRanges extends Context.Service<
     readonly release: (range: number) => Effect.Effect<void, BackendFailed>
     /** The ranges that an instance holds. */
     readonly heldBy: (instanceId: string) => Effect.Effect<ReadonlyArray<number>, BackendFailed>
-    /** Gives back all ranges of an instance but those listed. */
+    /** Gives back all ranges of an instance, ours or a dead one, but those listed. */
     readonly releaseOthers: (
       instanceId: string,
       kept: ReadonlyArray<number>
@@ -65,10 +66,17 @@ const make = Effect.gen(function* () {
   const next = yield* Ref.make(yield* Random.nextIntBetween(0, rangeCount))
 
   const fileOf = (range: number) => `${directory}/${range}`
+  const ownerFile = (instanceId: string) => `${directory}/owner-${instanceId}`
   const ownerOf = (range: number) => fs.readFileString(fileOf(range)).pipe(Effect.orElseSucceed(() => ""))
 
+  const { instanceId } = settings
+  const fresh = `${ownerFile(instanceId)}.new`
+  yield* failed(fs.writeFileString(fresh, instanceId, { mode: 0o600 }))
+  yield* failed(fs.rename(fresh, ownerFile(instanceId)))
+  yield* Effect.addFinalizer(() => Effect.ignore(fs.remove(ownerFile(instanceId), { force: true })))
+
   const take = (range: number): Effect.Effect<boolean, PlatformError> =>
-    fs.writeFileString(fileOf(range), settings.instanceId, { flag: "wx", mode: 0o600 }).pipe(
+    fs.link(ownerFile(instanceId), fileOf(range)).pipe(
       Effect.as(true),
       Effect.catchIf(
         (error) => error.reason._tag === "AlreadyExists",
@@ -97,22 +105,20 @@ const make = Effect.gen(function* () {
       )
     )
 
-  const drop = (instanceId: string) => (range: number) =>
-    Effect.flatMap(ownerOf(range), (owner) =>
-      owner === instanceId ? failed(fs.remove(fileOf(range), { force: true })) : Effect.void
+  const drop = (owner: string) => (range: number) =>
+    Effect.flatMap(ownerOf(range), (found) =>
+      found === owner ? failed(fs.remove(fileOf(range), { force: true })) : Effect.void
     )
 
-  return IdRanges.of({
-    allocate,
-    heldBy,
-    release: drop(settings.instanceId),
-    releaseOthers: (instanceId, kept) =>
-      Effect.flatMap(heldBy(instanceId), (held) =>
-        Effect.forEach(
-          held.filter((range) => !kept.includes(range)),
-          drop(instanceId),
-          { discard: true }
-        )
-      )
+  const releaseOthers = Effect.fnUntraced(function* (owner: string, kept: ReadonlyArray<number>) {
+    const held = yield* heldBy(owner)
+    yield* Effect.forEach(
+      held.filter((range) => !kept.includes(range)),
+      drop(owner),
+      { discard: true }
+    )
+    if (owner !== instanceId) yield* failed(fs.remove(ownerFile(owner), { force: true }))
   })
+
+  return IdRanges.of({ allocate, heldBy, release: drop(instanceId), releaseOthers })
 })

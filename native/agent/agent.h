@@ -134,6 +134,7 @@ void journal_trim(struct journal *);
 void journal_free(struct journal *);
 
 /* proc.c and sup.c: processes */
+void proc_init(void);
 void proc_spawn(u32 channel, struct rd *);
 void proc_attach(u32 channel, struct rd *);
 void proc_signal(u32 channel, struct rd *);

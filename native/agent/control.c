@@ -21,7 +21,7 @@ void proc_signal(u32 channel, struct rd *r)
 	else
 		done = main_alive ? kill(scope == SCOPE_GROUP ? -p->pid : p->pid, sig) : -1;
 	if (done < 0)
-		w_error(channel, E_NO_PROCESS, ESRCH, 0, "has exited");
+		w_error(channel, E_CLOSED, ESRCH, 0, "has exited");
 	else
 		w_empty(T_OK, channel);
 }
@@ -35,7 +35,7 @@ void proc_resize(u32 channel, struct rd *r)
 	if (r->bad || !(p->flags & SPAWN_TTY))
 		w_error(channel, E_INVALID, ENOTTY, 0, "not a terminal");
 	else if (p->out.fd < 0)
-		w_error(channel, E_NO_PROCESS, ESRCH, 0, "has exited");
+		w_error(channel, E_CLOSED, ESRCH, 0, "has exited");
 	else if (ioctl(p->out.fd, TIOCSWINSZ, &size) < 0)
 		w_errno(channel, errno);
 	else

@@ -257,6 +257,7 @@ int main(int argc, char **argv)
 	for (int i = 0; quiet && null_fd >= 0 && i < 3; i++)
 		dup2(null_fd, i);
 	conn_listen(fd);
+	proc_init();
 	for (;;)
 		loop_once(-1);
 }

@@ -7,13 +7,13 @@
 #include <sys/wait.h>
 #include <termios.h>
 
-enum { MAX_RUNNING = 1024, MAX_KEPT = 256, MAX_IDLE = 2, CHUNK = 64 * 1024, STUCK_MS = 50, LONG_SPEC = 64 * 1024, KILL_EVERY = 1 };
+enum { MAX_RUNNING = 1024, MAX_KEPT = 256, MAX_IDLE = 1, CHUNK = 64 * 1024, STUCK_MS = 50, LONG_SPEC = 64 * 1024, KILL_EVERY = 1 };
 
 struct proc *procs;
 static struct sup *sups;
 static struct proc *dead_procs; /* freed after the batch, whose events may still name them */
 static struct sup *dead_sups;
-static u32 running, kept;
+static u32 running, kept, leaving; /* leaving: supervisors told to end and not yet reaped */
 static bool orphans; /* a supervisor was killed: what it looked after is the agent's now, and goes */
 static u8 scratch[CHUNK];
 
@@ -202,8 +202,6 @@ static void failed(struct proc *p, u8 stage, int err)
 		code = E_BAD_CWD;
 	else if (stage == STAGE_EXEC && (err == ENOTDIR || err == ELOOP || err == ENAMETOOLONG))
 		code = E_NOT_FOUND;
-	else if (stage == STAGE_EXEC && err == E2BIG)
-		code = E_RESOURCES;
 	attach_failed(p, code, err, message);
 	source_close(&p->out);
 	source_close(&p->err);
@@ -214,6 +212,7 @@ static void failed(struct proc *p, u8 stage, int err)
 
 static void free_sup(struct sup *s)
 {
+	leaving += s->s.fd >= 0;
 	source_close(&s->s); /* which ends it; the record goes when it is reaped */
 	s->p = NULL;
 }
@@ -340,6 +339,12 @@ static struct sup *start(const u8 *spec, size_t n, const int *fds, int count)
 	free_sup(s);
 	errno = err;
 	return NULL;
+}
+
+/* One waits from the beginning, so that the first program is not slower than the next, and nothing is left over after the last. */
+void proc_init(void)
+{
+	(void)new_sup(); /* a failure is told by the first spawn, which tries again */
 }
 
 /* ---- spawn ---- */
@@ -500,7 +505,7 @@ static bool killer_pump(struct chan *c)
 {
 	struct killer *k = (struct killer *)c;
 	struct proc *p = proc_find(k->id);
-	bool alive = p && (p->sup || p->state != EXITED);
+	bool alive = leaving || (p && (p->sup || p->state != EXITED));
 	if (alive && now < k->deadline) {
 		wake_at(k->deadline);
 		return false;
@@ -536,6 +541,7 @@ static void sup_gone(struct sup *s)
 {
 	while (read_report(s))
 		;
+	leaving -= s->s.fd < 0;
 	source_close(&s->s);
 	s->pid = 0;
 	struct proc *p = s->p;

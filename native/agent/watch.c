@@ -103,8 +103,8 @@ static bool relabel(struct watch *w, const char *before, const char *path)
 	return any;
 }
 
-/* Adds a directory and, if asked for, what is below it; `tell` reports what is found, for it was made before we could look. */
-static bool add(struct watch *w, const char *below, bool tell, u32 depth)
+/* Adds the directory `base` of `at`, which may meanwhile have another name than `below`, and, if asked for, what is below it; `tell` reports what is found, for it was made before we could look. */
+static bool add(struct watch *w, int at, const char *base, const char *below, bool tell, u32 depth)
 {
 	char path[64], name[PATH_MAX];
 	struct stat s;
@@ -113,7 +113,7 @@ static bool add(struct watch *w, const char *below, bool tell, u32 depth)
 		errno = ENOSPC;
 		return false;
 	}
-	int fd = below[0] ? open_at(w->root, below, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0) : open_at(w->root, ".", O_RDONLY | O_DIRECTORY, 0);
+	int fd = open_at(at, base, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
 	if (fd < 0)
 		return false;
 	snprintf(path, sizeof path, "/proc/self/fd/%d/.", fd);
@@ -148,7 +148,7 @@ static bool add(struct watch *w, const char *below, bool tell, u32 depth)
 		if (tell)
 			emit(w, EVENT_CREATED, directory, name, "");
 		if (directory)
-			add(w, name, tell, depth + 1);
+			add(w, dirfd(listing), e->d_name, name, tell, depth + 1);
 	}
 	closedir(listing);
 	return true;
@@ -196,7 +196,7 @@ static void deliver(struct dir *d, const struct inotify_event *e, const struct i
 			emit(w, EVENT_CREATED, directory, path, "");
 		if (directory && w->recursive && !(source && relabel(w, before, path))) {
 			as_user(w->uid, w->gid);
-			add(w, path, true, 1);
+			add(w, w->root, path, path, true, 1);
 			as_agent();
 		}
 	} else if (e->mask & (IN_DELETE | IN_MOVED_FROM)) {
@@ -308,7 +308,7 @@ void watch_open(u32 channel, struct rd *r)
 	w->root = -1;
 	bool user = as_user(uid, gid);
 	w->root = user ? open_at(AT_FDCWD, path, O_PATH | O_DIRECTORY, 0) : -1;
-	bool done = w->root >= 0 && add(w, "", false, 0);
+	bool done = w->root >= 0 && add(w, w->root, ".", "", false, 0);
 	int err = errno;
 	as_agent();
 	if (!done) {

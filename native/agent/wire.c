@@ -190,6 +190,7 @@ u16 code_of(int err)
 	case ECONNRESET: return E_CLOSED;
 	case ENXIO: return E_NOT_REGULAR;
 	case ENOEXEC: return E_NOT_EXECUTABLE;
+	case E2BIG: return E_TOO_LONG;
 	default: return E_IO;
 	}
 }

@@ -4,7 +4,6 @@
 import * as Effect from "effect/Effect"
 import type * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
-import type { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import type { Capability } from "../../domain/Capability.ts"
 import {
   type BackendFailed,
@@ -50,7 +49,7 @@ const maxSocketPath = 107
 const longestSocket = "/sb_0123456789abcdef_abcdefghijklmnopqrstuvwxyz/a.sock".length
 
 /** What the parts of a container backend are built from. */
-type Outside = AgentConnector | ChildProcessSpawner | FileSystem.FileSystem
+type Outside = AgentConnector | FileSystem.FileSystem
 
 const make = Effect.gen(function* () {
   const settings = yield* ContainerSettings
@@ -103,7 +102,7 @@ const make = Effect.gen(function* () {
     yield* starter.validate(request.spec)
     const end = Effect.provideContext(endMachine(container), parts)
     // Of an earlier generation, or of a start that was cut off.
-    yield* end
+    if (yield* files.exists(container)) yield* end
     yield* starter.start(container, request)
     return yield* attach(container, request).pipe(
       Effect.catchTag("Connection", connectionBroken),

@@ -41,6 +41,8 @@ export class ContainerFiles extends Context.Service<
     readonly container: (sandboxId: SandboxId) => Container
     /** Every container that has a directory. */
     readonly all: Effect.Effect<ReadonlyArray<Container>, BackendFailed>
+    /** Whether the container has a directory. */
+    readonly exists: (container: Container) => Effect.Effect<boolean, BackendFailed>
     /** The record of its machine; undefined when it has none, or one that cannot be read. */
     readonly record: (container: Container) => Effect.Effect<MachineRecord | undefined, BackendFailed>
     readonly writeRecord: (container: Container, record: MachineRecord) => Effect.Effect<void, BackendFailed>
@@ -151,6 +153,7 @@ const make = Effect.gen(function* () {
   return ContainerFiles.of({
     container,
     all,
+    exists: (of) => Effect.mapError(fs.exists(of.directory), fromPlatform("look for a container")),
     record,
     writeRecord,
     pid,

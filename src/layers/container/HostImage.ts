@@ -224,10 +224,9 @@ export const writeOwnLayer = (
     yield* fs.remove(root, { recursive: true, force: true })
     yield* makeDirectory(root, 0o755)
     yield* makeDirectory(`${root}/etc`, 0o755)
-    yield* makeFile(`${root}/etc/hostname`, `${hostname}\n`, 0o644)
-    yield* makeFile(
-      `${root}/etc/hosts`,
-      `127.0.0.1 localhost ${hostname}\n::1 localhost ip6-localhost ip6-loopback\n`,
-      0o644
+    const hosts = `127.0.0.1 localhost ${hostname}\n::1 localhost ip6-localhost ip6-loopback\n`
+    yield* Effect.all(
+      [makeFile(`${root}/etc/hostname`, `${hostname}\n`, 0o644), makeFile(`${root}/etc/hosts`, hosts, 0o644)],
+      { concurrency: 2, discard: true }
     )
   }).pipe(Effect.mapError(fromPlatform("write a sandbox's own files")))

@@ -1,6 +1,7 @@
 /**
  * The few system calls that Effect's services do not offer.
  */
+import { spawn } from "node:child_process"
 import { rmdir, statfs } from "node:fs/promises"
 import * as Effect from "effect/Effect"
 
@@ -26,3 +27,38 @@ export const killProcess = (pid: number): Effect.Effect<boolean> =>
 /** The size of the file system that holds a path, in bytes. */
 export const fileSystemBytes = (path: string): Effect.Effect<number, string> =>
   Effect.map(Effect.tryPromise({ try: () => statfs(path), catch: codeOf }), (s) => s.bsize * s.blocks)
+
+/** What a program said and how it ended. */
+export interface Ended {
+  /** Undefined when a signal ended it. */
+  readonly code: number | undefined
+  readonly stderr: string
+}
+
+/** More than any of our programs says; the rest is dropped. */
+const maxStderr = 16 * 1024
+
+/**
+ * Runs a program to its end, in a process group of its own so that a terminal's
+ * Ctrl-C does not reach it. Interruption kills it. Fails with the error's code
+ * when it cannot be started.
+ *
+ * Not Effect's spawner: at the end that one waits for the whole group to be
+ * gone, and the runtime leaves dead members which the machine's init may take a
+ * second to collect.
+ */
+export const runProgram = (program: string, args: ReadonlyArray<string>): Effect.Effect<Ended, string> =>
+  Effect.callback((resume) => {
+    const child = spawn(program, args, { stdio: ["ignore", "ignore", "pipe"], detached: true })
+    let stderr = ""
+    child.stderr.setEncoding("utf8")
+    child.stderr.on("data", (text: string) => {
+      if (stderr.length < maxStderr) stderr += text
+    })
+    child.on("error", (error) => resume(Effect.fail(codeOf(error))))
+    child.on("close", (code) => resume(Effect.succeed({ code: code ?? undefined, stderr })))
+    return Effect.callback<void>((stopped) => {
+      child.once("exit", () => stopped(Effect.void))
+      child.kill("SIGKILL")
+    })
+  })

@@ -4,14 +4,12 @@
  */
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
-import * as ChildProcess from "effect/process/ChildProcess"
-import type { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
-import * as Stream from "effect/Stream"
 import type { Limits } from "../../domain/Sandbox.ts"
 import { agentPath } from "./Bundle.ts"
 import type { Container } from "./ContainerFiles.ts"
-import { backendFailed, fromHelper, fromPlatform, runtimeMessage, type StartError } from "./Failures.ts"
+import { backendFailed, fromHelper, runtimeMessage, type StartError, unsupported } from "./Failures.ts"
 import { baseOf } from "./IdRanges.ts"
+import { type Ended, runProgram } from "./Kernel.ts"
 
 /** The read-only part of a container's root. */
 export interface Root {
@@ -96,27 +94,23 @@ export const helperArguments = (request: LaunchRequest): ReadonlyArray<string> =
   ]
 }
 
-const failure = Effect.fnUntraced(function* (container: Container, code: number, stderr: string) {
+const failure = Effect.fnUntraced(function* (container: Container, ended: Ended) {
   const fs = yield* FileSystem.FileSystem
   const log = yield* fs.readFileString(container.files.log).pipe(Effect.orElseSucceed(() => ""))
-  const reason = runtimeMessage(log) ?? (stderr.trim() || `it ended with code ${code} and said nothing`)
-  return fromHelper(stderr) ?? backendFailed("start a machine", reason, "not-started")
+  const silent = `it ended with ${ended.code === undefined ? "a signal" : `code ${ended.code}`} and said nothing`
+  const reason = runtimeMessage(log) ?? (ended.stderr.trim() || silent)
+  return fromHelper(ended.stderr) ?? backendFailed("start a machine", reason, "not-started")
 })
 
 /** Starts the container and returns when its agent's program runs. On failure remains may be left. */
-export const launch = (
-  request: LaunchRequest
-): Effect.Effect<void, StartError, FileSystem.FileSystem | ChildProcessSpawner> =>
-  Effect.scoped(
-    Effect.gen(function* () {
-      const child = yield* ChildProcess.make(request.helper, helperArguments(request), {
-        stdin: "ignore",
-        stdout: "ignore",
-        stderr: "pipe",
-        killSignal: "SIGKILL"
-      })
-      const stderr = yield* child.stderr.pipe(Stream.decodeText, Stream.mkString)
-      const code = yield* child.exitCode
-      if (code !== 0) return yield* yield* failure(request.container, code, stderr)
-    })
-  ).pipe(Effect.catchTag("PlatformError", (error) => Effect.fail(fromPlatform("start a machine")(error))))
+export const launch: (request: LaunchRequest) => Effect.Effect<void, StartError, FileSystem.FileSystem> =
+  Effect.fnUntraced(function* (request: LaunchRequest) {
+    const ended = yield* runProgram(request.helper, helperArguments(request)).pipe(
+      Effect.mapError((code) =>
+        code === "ENOENT"
+          ? unsupported("host helper", `${request.helper} is missing; it is built by npm run setup`)
+          : backendFailed("start a machine", `${request.helper}: ${code}`, "not-started")
+      )
+    )
+    if (ended.code !== 0) return yield* yield* failure(request.container, ended)
+  })

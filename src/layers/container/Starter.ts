@@ -6,7 +6,6 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
-import type { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import * as Semaphore from "effect/Semaphore"
 import {
   type BackendFailed,
@@ -53,13 +52,7 @@ export class Starter extends Context.Service<
   static readonly layer: Layer.Layer<
     Starter,
     BackendFailed,
-    | Cgroups
-    | ChildProcessSpawner
-    | ContainerFiles
-    | ContainerSettings
-    | FileSystem.FileSystem
-    | Host
-    | IdRanges
+    Cgroups | ContainerFiles | ContainerSettings | FileSystem.FileSystem | Host | IdRanges
   > = Layer.effect(
     Starter,
     Effect.suspend(() => make)
@@ -78,9 +71,7 @@ const make = Effect.gen(function* () {
   const files = yield* ContainerFiles
   const host = yield* Host
   const ranges = yield* IdRanges
-  const parts = yield* Effect.context<
-    Cgroups | ChildProcessSpawner | ContainerFiles | FileSystem.FileSystem | IdRanges
-  >()
+  const parts = yield* Effect.context<Cgroups | ContainerFiles | FileSystem.FileSystem | IdRanges>()
   const places = layout(settings)
   const permits = yield* Semaphore.make(host.size.cpus * startsPerCpu)
   // A minute: programs installed meanwhile may have changed the linker's cache.
@@ -163,9 +154,14 @@ const make = Effect.gen(function* () {
         files.writeRecord(container, { generation: request.generation, range: taken })
       )
     )
-    yield* writeOwnLayer(container.files.own, hostnameOf(container))
     const stage = stageOf(root)
-    yield* writeBundle(container, request, range, stage)
+    yield* Effect.all(
+      [
+        writeOwnLayer(container.files.own, hostnameOf(container)),
+        writeBundle(container, request, range, stage)
+      ],
+      { concurrency: 2, discard: true }
+    )
     yield* launch({
       container,
       stage,

@@ -251,7 +251,7 @@ void upload_handle(u8 type, u32 channel, struct rd *r)
 	u8 flags = type == T_COMMIT ? rd_u8(r) : 0;
 	struct upload *u = r->bad ? NULL : find(id);
 	if (r->bad || (!u && type == T_COMMIT))
-		return w_error(channel, r->bad ? E_INVALID : E_NOT_FOUND, 0, 0, "no such upload");
+		return w_error(channel, r->bad ? E_INVALID : E_NO_UPLOAD, 0, 0, "no such upload");
 	if (type == T_ABORT) {
 		if (u)
 			forget(u, !u->committed);

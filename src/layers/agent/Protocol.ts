@@ -245,7 +245,8 @@ export const failureCodes = [
   "stale-epoch",
   "version",
   "no-process",
-  "too-long"
+  "too-long",
+  "no-upload"
 ] as const
 export type FailureCode = (typeof failureCodes)[number]
 

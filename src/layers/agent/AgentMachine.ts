@@ -1,0 +1,90 @@
+/**
+ * The part of a {@link Machine} that its agent serves: programs, files and
+ * connections into it. Pause, limits and the end of the machine are not here:
+ * they are the backend's, from outside.
+ */
+import { Effect, type Scope, Stream } from "effect"
+import type { SecureRandom } from "effect/crypto"
+import type { IsolationLevel } from "../../domain/Capability.ts"
+import { NotFound } from "../../domain/Errors.ts"
+import type { Generation } from "../../domain/Ids.ts"
+import type { Duplex, Machine } from "../../services/Machine.ts"
+import { type AgentClient, connectAgent } from "./AgentClient.ts"
+import { type Unreachable, unreachable } from "./AgentFailures.ts"
+import { makeFiles } from "./AgentFiles.ts"
+import { idsOf, makeProcesses } from "./AgentProcesses.ts"
+import type { AgentError, Connect } from "./AgentSession.ts"
+import type { AgentDuplex } from "./Duplex.ts"
+
+/** What the agent cannot know of its machine. */
+export interface MachineFacts {
+  /** For errors that name the backend. */
+  readonly backend: string
+  readonly generation: Generation
+  readonly isolation: IsolationLevel
+  /** How long an answer may take, in milliseconds. */
+  readonly transportMillis: number
+}
+
+/** The agent's part of a machine, and news of the connection's end. */
+export interface AgentMachine extends Pick<Machine, "processes" | "files" | "dial"> {
+  /** Which incarnation of the agent this is: after a restart of the machine it is another. */
+  readonly epoch: string
+  /** Completes when the connection is lost. */
+  readonly closed: Effect.Effect<void>
+}
+
+/** An answer the agent owes within this time, if the caller names none. */
+export const defaultTransportMillis = 30_000
+
+const toDuplex = (duplex: AgentDuplex, lift: (error: AgentError) => Unreachable): Duplex => ({
+  incoming: Stream.mapError(duplex.incoming, lift),
+  send: (data) => Effect.mapError(duplex.send(data), lift),
+  end: duplex.end
+})
+
+const makeDial = (client: AgentClient, facts: MachineFacts): Machine["dial"] => {
+  const lift = (error: AgentError) =>
+    unreachable(error, { backend: facts.backend, operation: "connect to a port" })
+  const isRefused = (error: AgentError) => error._tag === "AgentFailed" && error.code === "refused"
+  const dial = (kind: "tcp4" | "tcp6", port: number) =>
+    client.dial({ kind, port, path: "", ...idsOf("user") }, facts.transportMillis)
+  return (port) =>
+    dial("tcp4", port).pipe(
+      // A program may listen on one of the two loopback addresses only.
+      Effect.catchIf(isRefused, (refused) =>
+        Effect.mapError(dial("tcp6", port), (error) => (error._tag === "AgentFailed" ? refused : error))
+      ),
+      Effect.mapError((error) =>
+        isRefused(error) ? new NotFound({ kind: "port", id: String(port) }) : lift(error)
+      ),
+      Effect.map((duplex) => toDuplex(duplex, lift))
+    )
+}
+
+/** Turns a client into the agent's part of a machine. */
+export const makeAgentMachine = (client: AgentClient, facts: MachineFacts): AgentMachine => ({
+  epoch: client.epoch,
+  closed: Effect.asVoid(client.closed),
+  processes: makeProcesses(client, facts),
+  files: makeFiles(client, facts),
+  dial: makeDial(client, facts)
+})
+
+/**
+ * Connects to an agent for as long as the scope lasts. `leaseMillis` is how
+ * long it shall wait for a host when this connection is gone before it ends
+ * the machine; 0 is for ever.
+ */
+export const connectMachine = (
+  connect: Connect,
+  options: MachineFacts & { readonly leaseMillis: number; readonly epoch?: string | undefined }
+): Effect.Effect<AgentMachine, Unreachable, Scope.Scope | SecureRandom.SecureRandom> =>
+  connectAgent(connect, {
+    epoch: options.epoch,
+    leaseMillis: options.leaseMillis,
+    deadlineMillis: options.transportMillis
+  }).pipe(
+    Effect.map((client) => makeAgentMachine(client, options)),
+    Effect.mapError((error) => unreachable(error, { backend: options.backend, operation: "greet the agent" }))
+  )

@@ -14,7 +14,7 @@ import {
 } from "../../domain/Errors.ts"
 import { Backend, type MachineRef, type MachineRequest } from "../../services/Backend.ts"
 import { Instance } from "../../services/Instance.ts"
-import { AgentConnector } from "./AgentLink.ts"
+import { AgentConnector } from "./AgentConnector.ts"
 import { Cgroups } from "./Cgroup.ts"
 import { type Container, ContainerFiles } from "./ContainerFiles.ts"
 import { makeMachine } from "./ContainerMachine.ts"
@@ -78,8 +78,8 @@ const make = Effect.gen(function* () {
 
   const attach = Effect.fnUntraced(function* (container: Container, request: MachineRequest) {
     const agent = yield* connector.connect({
-      sandboxId: request.sandboxId,
       socket: container.files.socket,
+      generation: request.generation,
       leaseMillis: request.detached ? 0 : settings.orphanMillis
     })
     return yield* makeMachine(container, request, agent)
@@ -115,9 +115,7 @@ const make = Effect.gen(function* () {
     if (!(yield* hasMachine(container, request))) {
       return yield* new NotFound({ kind: "sandbox", id: request.sandboxId })
     }
-    return yield* attach(container, request).pipe(
-      Effect.catchTag(["Connection", "SandboxFailed"], connectionBroken)
-    )
+    return yield* attach(container, request).pipe(Effect.catchTag("Connection", connectionBroken))
   })
 
   const refOf = Effect.fnUntraced(function* (

@@ -12,15 +12,15 @@ import type * as Scope from "effect/Scope"
 import { type BackendFailed, SandboxFailed } from "../../domain/Errors.ts"
 import type { MachineRequest } from "../../services/Backend.ts"
 import type { Machine, MachineExit } from "../../services/Machine.ts"
-import type { AgentLink } from "./AgentLink.ts"
+import type { AgentMachine } from "../agent/AgentMachine.ts"
 import { Cgroups } from "./Cgroup.ts"
 import type { Container, ContainerFiles } from "./ContainerFiles.ts"
 import { endMachine, isRunning } from "./Ending.ts"
 import { fromPlatform } from "./Failures.ts"
 import type { IdRanges } from "./IdRanges.ts"
 
-/** How soon after a lost connection a machine is looked at again while it still runs. */
-const lookAgain = "20 millis"
+/** How soon, and then how often, a machine is looked at that still runs after its connection was lost. */
+const lookAgain = Schedule.min([Schedule.exponential("5 millis"), Schedule.spaced("1 second")])
 
 /** A block of stat(2), whatever the file system's own size. */
 const statBlockBytes = 512n
@@ -29,12 +29,12 @@ const statBlockBytes = 512n
 export const makeMachine: (
   container: Container,
   request: MachineRequest,
-  agent: AgentLink
+  agent: AgentMachine
 ) => Effect.Effect<
   Machine,
   never,
   Cgroups | ContainerFiles | FileSystem.FileSystem | IdRanges | Scope.Scope
-> = Effect.fnUntraced(function* (container: Container, request: MachineRequest, agent: AgentLink) {
+> = Effect.fnUntraced(function* (container: Container, request: MachineRequest, agent: AgentMachine) {
   const fs = yield* FileSystem.FileSystem
   const cgroups = yield* Cgroups
   const parts = yield* Effect.context<Cgroups | ContainerFiles | IdRanges>()
@@ -74,7 +74,7 @@ export const makeMachine: (
       isRunning(container).pipe(
         Effect.provideContext(parts),
         Effect.orElseSucceed(() => false),
-        Effect.repeat({ schedule: Schedule.spaced(lookAgain), until: (running) => !running })
+        Effect.repeat({ schedule: lookAgain, until: (running) => !running })
       )
     ),
     Effect.andThen(describeExit),

@@ -30,9 +30,10 @@ export interface RunRequest {
 /** The one program of the sandbox. */
 const processId = "run"
 
-/** Where signals to this process go. */
-interface Target {
+/** How far a run has come: where signals go, and how the program ended. */
+interface Progress {
   sandbox: Sandbox | undefined
+  exitCode: number | undefined
 }
 
 /**
@@ -44,21 +45,24 @@ export const run = <E>(
   request: RunRequest,
   backend: Effect.Effect<Layer.Layer<Sandboxes, E>>
 ): Effect.Effect<number> => {
-  const target: Target = { sandbox: undefined }
+  const progress: Progress = { sandbox: undefined, exitCode: undefined }
   const program = Effect.flatMap(backend, (layer) =>
-    inSandbox(request, target).pipe(Effect.scoped, Effect.provide(layer))
+    inSandbox(request, progress).pipe(Effect.scoped, Effect.provide(layer))
   )
-  return underSignals(program, (signal) => forward(target, signal)).pipe(
+  return underSignals(program, {
+    forward: (signal) => forward(progress, signal),
+    exitCode: () => progress.exitCode
+  }).pipe(
     Effect.catchCause((cause) =>
       Cause.squash(cause) instanceof OutputClosed ? Effect.succeed(outputClosedCode) : report(request, cause)
     )
   )
 }
 
-const forward = (target: Target, signal: Signal): Effect.Effect<void> =>
-  target.sandbox === undefined
+const forward = (progress: Progress, signal: Signal): Effect.Effect<void> =>
+  progress.sandbox === undefined
     ? Effect.void
-    : target.sandbox.process.connect(processId).pipe(
+    : progress.sandbox.process.connect(processId).pipe(
         Effect.flatMap((process) => process.signal(signal)),
         Effect.ignore
       )
@@ -71,17 +75,17 @@ const report = (request: RunRequest, cause: Cause.Cause<unknown>): Effect.Effect
 
 const writeLine = (event: RunEvent) => write("stdout", encodeLine(event))
 
-const inSandbox = Effect.fnUntraced(function* (request: RunRequest, target: Target) {
+const inSandbox = Effect.fnUntraced(function* (request: RunRequest, progress: Progress) {
   const sandbox = yield* Sandboxes.create(request.sandbox)
-  target.sandbox = sandbox
+  progress.sandbox = sandbox
   if (request.json) {
     const { image = "host" } = request.sandbox
     yield* writeLine({ event: "created", sandboxId: sandbox.id, backend: request.backend, image })
   }
-  return yield* request.tty ? onTerminal(sandbox, request) : onPipes(sandbox, request)
+  return yield* (request.tty ? onTerminal : onPipes)(sandbox, request, progress)
 })
 
-const onPipes = (sandbox: Sandbox, request: RunRequest) =>
+const onPipes = (sandbox: Sandbox, request: RunRequest, progress: Progress) =>
   sandbox.process
     .stream(request.argv, {
       ...request.process,
@@ -91,16 +95,16 @@ const onPipes = (sandbox: Sandbox, request: RunRequest) =>
       idleMillis: neverIdle,
       stdin
     })
-    .pipe(consume(request))
+    .pipe(consume(request, progress))
 
-const onTerminal = Effect.fnUntraced(function* (sandbox: Sandbox, request: RunRequest) {
+const onTerminal = Effect.fnUntraced(function* (sandbox: Sandbox, request: RunRequest, progress: Progress) {
   const { argv, process } = request
   const env = Terminal.environment()
   const pty = yield* sandbox.pty.open({ ...process, processId, argv, env, size: yield* Terminal.size })
   yield* Terminal.raw
   yield* Effect.forkScoped(Effect.ignore(Stream.runForEach(stdin, pty.write)))
   yield* Effect.forkScoped(Effect.ignore(Stream.runForEach(Terminal.resizes, pty.resize)))
-  return yield* pty.events({ idleMillis: neverIdle }).pipe(consume(request))
+  return yield* pty.events({ idleMillis: neverIdle }).pipe(consume(request, progress))
 })
 
 /** A reader at a terminal may look at one page for days. */
@@ -108,18 +112,21 @@ const neverIdle = 30 * 86_400_000
 
 /** Passes output on as it comes, never faster than it is read, and gives the exit code. */
 const consume =
-  (request: RunRequest) =>
+  (request: RunRequest, progress: Progress) =>
   <E, R>(
     events: Stream.Stream<ProcessEvent, E, R>
   ): Effect.Effect<number, E | OutputClosed | InvalidResponse, R> =>
     Effect.gen(function* () {
       const pass = request.json ? passAsLines() : passAsBytes(request)
-      let exitCode: number | undefined
       yield* Stream.runForEach(events, (event) => {
-        if (event._tag === "Exited") exitCode = event.timedOut ? timedOutCode : exitCodeOf(event.status)
+        if (event._tag === "Exited")
+          progress.exitCode = event.timedOut ? timedOutCode : exitCodeOf(event.status)
         return pass(event)
       })
-      return exitCode ?? (yield* new InvalidResponse({ reason: "a process's events ended before its exit" }))
+      return (
+        progress.exitCode ??
+        (yield* new InvalidResponse({ reason: "a process's events ended before its exit" }))
+      )
     })
 
 type Pass = (event: ProcessEvent) => Effect.Effect<void, OutputClosed>

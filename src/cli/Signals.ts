@@ -1,14 +1,14 @@
 /**
- * What the command line does when it is told to end: Ctrl-C, SIGTERM, SIGHUP.
+ * What the command line does when it is told to end: Ctrl-C, SIGTERM, SIGHUP, SIGQUIT.
  *
  * The first signal goes to the program in the sandbox, which has a moment to end
  * by itself; then, or at the second signal, everything is taken down. However
  * often it is told, it never leaves without having cleaned up.
  */
-import { Effect, Exit, Fiber, Option, Queue, type Scope } from "effect"
+import { Effect, Fiber, Option, Queue, type Scope } from "effect"
 import { signalNumbers } from "../domain/Process.ts"
 
-const watched = ["SIGINT", "SIGTERM", "SIGHUP"] as const
+const watched = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"] as const
 /** A request to end. */
 export type EndSignal = (typeof watched)[number]
 
@@ -33,31 +33,35 @@ export const listen: Effect.Effect<Queue.Dequeue<EndSignal>, never, Scope.Scope>
 /** How long a program has between the signal and its end; within a second of it everything is to be gone. */
 const graceMillis = 300
 
+/** What is done with a running program. */
+export interface Control {
+  /** Passes a signal on to it. */
+  readonly forward: (signal: EndSignal) => Effect.Effect<void>
+  /** How it ended, if it has. */
+  readonly exitCode: () => number | undefined
+}
+
 /**
- * Runs a program under these signals. When it has not ended by itself soon after
- * the first one, which `forward` passes on, it is interrupted and its finalizers
- * are waited for. The exit code is the program's own if it ended by itself,
- * otherwise 128 plus the signal's number.
+ * Runs `main`, which runs a program and cleans up after it, under these
+ * signals. When it has not ended soon after the first one, it is interrupted and
+ * its finalizers are waited for. The exit code is the program's own if that ended
+ * by itself, otherwise 128 plus the signal's number.
  */
 export const underSignals = <E, R>(
-  program: Effect.Effect<number, E, R>,
-  forward: (signal: EndSignal) => Effect.Effect<void>
+  main: Effect.Effect<number, E, R>,
+  control: Control
 ): Effect.Effect<number, E, R> =>
   Effect.gen(function* () {
     const signals = yield* listen
-    const fiber = yield* Effect.forkChild(program)
+    const fiber = yield* Effect.forkChild(main)
     const ended = Fiber.await(fiber)
     const told = Queue.take(signals)
     const first = yield* Effect.raceFirst(Effect.as(ended, Option.none()), Effect.asSome(told))
     if (Option.isNone(first)) return yield* Fiber.join(fiber)
 
-    yield* Effect.forkChild(forward(first.value))
-    const inTime = yield* Effect.raceFirst(Effect.asSome(ended), Effect.as(told, Option.none())).pipe(
-      Effect.timeoutOption(graceMillis),
-      Effect.map(Option.flatten)
-    )
-    // What failed now failed because of the signal, which a terminal also sends to what we started on the host.
-    if (Option.isSome(inTime) && Exit.isSuccess(inTime.value)) return inTime.value.value
+    yield* Effect.forkChild(control.forward(first.value))
+    yield* Effect.raceFirst(ended, told).pipe(Effect.timeoutOption(graceMillis))
     yield* Fiber.interrupt(fiber)
-    return 128 + signalNumbers[first.value]
+    // What failed now failed because of the signal, which a terminal also sends to what we started on the host.
+    return control.exitCode() ?? 128 + signalNumbers[first.value]
   }).pipe(Effect.scoped)

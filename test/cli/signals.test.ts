@@ -54,7 +54,8 @@ describe.runIf(canRunContainers)("fiberbox run, told to end,", () => {
   for (const [signal, code] of [
     ["SIGINT", 130],
     ["SIGTERM", 143],
-    ["SIGHUP", 129]
+    ["SIGHUP", 129],
+    ["SIGQUIT", 131]
   ] as const) {
     it.live(`by ${signal}: is gone within a second with exit code ${code} and leaves nothing`, () =>
       Effect.gen(function* () {

@@ -5,13 +5,13 @@
  * part. What does not fit into one call goes up in pieces that name their
  * offset and becomes visible at the end.
  */
-import { Effect, Exit, Stream } from "effect"
+import { Effect, Exit, Schema, Stream } from "effect"
 import { type FileFailed, ResourceExhausted } from "../domain/Errors.ts"
 import { type FileInfo, type FileList, Mode, maxChunkBytes, type WatchEvent } from "../domain/FileSystem.ts"
 import type { SandboxId, UploadId } from "../domain/Ids.ts"
 import { SandboxPath } from "../domain/Process.ts"
-import type { User } from "../domain/Sandbox.ts"
-import type { FileOperationError } from "../rpc/SandboxRpcs.ts"
+import { User } from "../domain/Sandbox.ts"
+import { type FileOperationError, ListDepth, ListLimit } from "../rpc/SandboxRpcs.ts"
 import { decodeInput } from "./Input.ts"
 import type { Client } from "./SandboxClient.ts"
 
@@ -93,6 +93,15 @@ export interface FilesApi {
 
 const decodePath = decodeInput(SandboxPath, "path")
 const decodeMode = decodeInput(Mode, "mode")
+const decodeUser = decodeInput(User, "as")
+const decodeRange = decodeInput(
+  Schema.Struct({ offset: Schema.optional(Schema.Natural), length: Schema.optional(Schema.Natural) }),
+  ""
+)
+const decodeBounds = decodeInput(
+  Schema.Struct({ depth: Schema.optional(ListDepth), limit: Schema.optional(ListLimit) }),
+  ""
+)
 const encoder = new TextEncoder()
 const decoder = new TextDecoder()
 const defaultMaxBytes = 64 * 1024 * 1024
@@ -103,9 +112,13 @@ export const makeFiles = (
   sandboxId: SandboxId,
   newUploadId: Effect.Effect<UploadId>
 ): FilesApi => {
+  const asUser = (options: AsUser = {}) =>
+    options.as === undefined ? Effect.succeed(undefined) : decodeUser(options.as)
+
   /** The checked target of an operation. */
-  const at = (path: string, options: AsUser = {}) =>
-    Effect.map(decodePath(path), (path) => ({ sandboxId, path, as: options.as }))
+  const at = Effect.fnUntraced(function* (path: string, options?: AsUser) {
+    return { sandboxId, path: yield* decodePath(path), as: yield* asUser(options) }
+  })
 
   const writable = Effect.fnUntraced(function* (path: string, options: WriteOptions = {}) {
     if (options.mode !== undefined) yield* decodeMode(options.mode)
@@ -114,9 +127,10 @@ export const makeFiles = (
 
   const stream: FilesApi["stream"] = (path, options = {}) =>
     Stream.unwrap(
-      Effect.map(at(path, options), (target) =>
-        client.ReadFile({ ...target, offset: options.offset, length: options.length })
-      )
+      Effect.gen(function* () {
+        const { offset, length } = options
+        return client.ReadFile({ ...(yield* at(path, options)), ...(yield* decodeRange({ offset, length })) })
+      })
     )
 
   const read = Effect.fnUntraced(function* (
@@ -194,7 +208,10 @@ export const makeFiles = (
     ),
     list: Effect.fn("Sandbox.files.list")(function* (path, options = {}) {
       const { depth, limit } = options
-      return yield* client.ListFiles({ ...(yield* at(path, options)), depth, limit })
+      return yield* client.ListFiles({
+        ...(yield* at(path, options)),
+        ...(yield* decodeBounds({ depth, limit }))
+      })
     }),
     stat: Effect.fn("Sandbox.files.stat")(stat),
     exists: Effect.fn("Sandbox.files.exists")((path, options) =>
@@ -208,7 +225,7 @@ export const makeFiles = (
     }),
     rename: Effect.fn("Sandbox.files.rename")(function* (from, to, options = {}) {
       const target = { from: yield* decodePath(from), to: yield* decodePath(to) }
-      return yield* client.RenameFile({ sandboxId, as: options.as, ...target })
+      return yield* client.RenameFile({ sandboxId, as: yield* asUser(options), ...target })
     }),
     remove: Effect.fn("Sandbox.files.remove")(function* (path, options = {}) {
       return yield* client.RemoveFile({ ...(yield* at(path, options)), recursive: options.recursive })

@@ -2,7 +2,7 @@
  * The handle on one sandbox. It survives restarts of the sandbox's machine;
  * process handles do not.
  */
-import { Effect, type Stream } from "effect"
+import { Effect, Schema, Stream } from "effect"
 import type { Timeout } from "../domain/Errors.ts"
 import type { SandboxEvent } from "../domain/Event.ts"
 import type { ProcessId, SandboxId, UploadId } from "../domain/Ids.ts"
@@ -63,6 +63,11 @@ export interface NewIds {
 const decodeUpdate = decodeInput(UpdateRequest, "update")
 const decodeMillis = decodeInput(Millis, "timeoutMillis")
 const decodeExpiry = decodeInput(Expiry, "expiry")
+const decodeStop = decodeInput(Schema.Struct({ graceMillis: Schema.optional(Schema.Natural) }), "")
+const decodeEvents = decodeInput(
+  Schema.Struct({ after: Schema.optional(Schema.Natural), once: Schema.optional(Schema.Boolean) }),
+  ""
+)
 
 /** A handle over a client of the contract. */
 export const makeSandbox = (client: Client, id: SandboxId, newIds: NewIds): Sandbox => {
@@ -72,7 +77,10 @@ export const makeSandbox = (client: Client, id: SandboxId, newIds: NewIds): Sand
     id,
     info: client.GetInfo(target),
     start: client.ChangeStatus({ ...target, command: "start" }),
-    stop: (options) => client.ChangeStatus({ ...target, command: "stop", graceMillis: options?.graceMillis }),
+    stop: (options = {}) =>
+      Effect.flatMap(decodeStop(options), ({ graceMillis }) =>
+        client.ChangeStatus({ ...target, command: "stop", graceMillis })
+      ),
     restart: client.ChangeStatus({ ...target, command: "restart" }),
     pause: client.ChangeStatus({ ...target, command: "pause" }),
     resume: client.ChangeStatus({ ...target, command: "resume" }),
@@ -91,7 +99,10 @@ export const makeSandbox = (client: Client, id: SandboxId, newIds: NewIds): Sand
     update: Effect.fn("Sandbox.update")(function* (update) {
       return yield* client.Update({ ...target, update: yield* decodeUpdate(update) })
     }),
-    events: (options = {}) => client.FollowEvents({ ...target, ...options }),
+    events: (options = {}) =>
+      Stream.unwrap(
+        Effect.map(decodeEvents(options), (options) => client.FollowEvents({ ...target, ...options }))
+      ),
     metrics: client.GetMetrics(target),
     ...makeProcesses(client, id, newIds.process),
     files: makeFiles(client, id, newIds.upload)

@@ -8,7 +8,7 @@
  * stays, and the next actor takes the machine over.
  */
 import { Clock, Effect, Stream } from "effect"
-import { ClusterSchema, Entity } from "effect/cluster"
+import { ClusterSchema, Entity, type Sharding } from "effect/cluster"
 import { Rpc } from "effect/rpc"
 import { InvalidArgument, Timeout } from "../domain/Errors.ts"
 import { groupOf, type ProcessId, SandboxId } from "../domain/Ids.ts"
@@ -62,6 +62,11 @@ const make = Effect.gen(function* () {
   yield* watchExpiries(journal, activity, (action) => lifecycle.command(action, defaultGraceMillis))
   if (record.status !== "killed") yield* Effect.forkScoped(Entity.keepAlive(true))
 
+  /** Lets go of the actor of a sandbox that needs it no more. */
+  const rest = Effect.provideContext(
+    Entity.keepAlive(false),
+    yield* Effect.context<Entity.CurrentAddress | Sharding.Sharding>()
+  )
   const info = Effect.sync(() => infoOf(journal.current()))
 
   /** A process ran into its time limit. */
@@ -91,10 +96,8 @@ const make = Effect.gen(function* () {
     Wake: () => lifecycle.awake,
     GetInfo: () => info,
     ChangeStatus: ({ payload }) =>
-      Effect.tap(
-        lifecycle.command(payload.command, payload.graceMillis ?? defaultGraceMillis),
-        // Nothing holds the actor of a killed sandbox in memory any more.
-        () => (payload.command === "kill" ? Entity.keepAlive(false) : Effect.void)
+      Effect.tap(lifecycle.command(payload.command, payload.graceMillis ?? defaultGraceMillis), () =>
+        payload.command === "kill" ? rest : Effect.void
       ),
     SetExpiry: ({ payload }) =>
       Effect.gen(function* () {

@@ -107,6 +107,7 @@ describe("bounded", () => {
           assert.deepStrictEqual(seen.at(-1), exited(total))
           const marks = seen.filter((event) => event._tag === "Truncated")
           assert.deepStrictEqual(marks, total > bound ? [{ _tag: "Truncated", from: bound, to: total }] : [])
+          return true
         })
     )
   )

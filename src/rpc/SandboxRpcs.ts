@@ -82,6 +82,10 @@ const Chunk = Schema.Uint8Array.check(
   )
 )
 const Offset = Schema.Natural
+/** Levels below a directory that a list goes to. */
+export const ListDepth = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 64 }))
+/** The most entries of a list. */
+export const ListLimit = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 10_000 }))
 
 // --- one sandbox ------------------------------------------------------------
 
@@ -234,9 +238,9 @@ const ListFiles = Rpc.make("ListFiles", {
     ...onMachine,
     path: SandboxPath,
     /** Levels below the directory; default 1, its own entries. */
-    depth: Schema.optional(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 64 }))),
+    depth: Schema.optional(ListDepth),
     /** The most entries; default 10,000. */
-    limit: Schema.optional(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 10_000 }))),
+    limit: Schema.optional(ListLimit),
     as: As
   },
   success: FileList,

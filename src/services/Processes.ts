@@ -10,6 +10,7 @@ import type { IsolationLevel } from "../domain/Capability.ts"
 import { CommandExit, InvalidResponse, Timeout } from "../domain/Errors.ts"
 import { type Generation, ProcessId, type SandboxId } from "../domain/Ids.ts"
 import {
+  AttachOptions,
   exitCodeOf,
   type ProcessEvent,
   type ProcessInfo,
@@ -113,9 +114,14 @@ export interface PtyApi {
 const decodeSpec = decodeInput(ProcessSpec, "process")
 const decodeProcessId = decodeInput(ProcessId, "processId")
 const decodeSize = decodeInput(PtySize, "size")
+const decodeAttach = decodeInput(AttachOptions, "")
 
 const defaultTimeoutMillis = 60_000
 const defaultMaxOutputBytes = 8 * 1024 * 1024
+
+/** How the output of a run is read. */
+const attachOf = ({ maxOutputBytes = defaultMaxOutputBytes, idleMillis }: RunOptions) =>
+  decodeAttach({ idleMillis, maxOutputBytes: maxOutputBytes === "none" ? undefined : maxOutputBytes })
 
 /** The process side of a handle on `sandboxId`, over a client of the contract. */
 export const makeProcesses = (
@@ -154,10 +160,15 @@ export const makeProcesses = (
   }
 
   const events = (spec: ProcessSpec, options: RunOptions): Stream.Stream<ProcessEvent, StartError> =>
+    Stream.unwrap(Effect.map(attachOf(options), (attach) => attached(spec, attach, options.stdin)))
+
+  const attached = (
+    spec: ProcessSpec,
+    attach: AttachOptions,
+    stdin: RunOptions["stdin"]
+  ): Stream.Stream<ProcessEvent, StartError> =>
     Stream.suspend(() => {
       let state: "new" | "started" | "exited" = "new"
-      const { stdin, maxOutputBytes = defaultMaxOutputBytes, idleMillis } = options
-      const attach = { idleMillis, maxOutputBytes: maxOutputBytes === "none" ? undefined : maxOutputBytes }
       return client.RunProcess({ sandboxId, process: spec, attach }).pipe(
         Stream.tap((event) => {
           if (event._tag === "Exited") state = "exited"

@@ -269,7 +269,9 @@ const refusals = commands({
         sandbox.process.run(["echo"], { cwd: "relative" }),
         sandbox.process.run(["echo"], { processId: "no spaces" }),
         sandbox.process.run(["echo"], { timeoutMillis: 0 }),
-        sandbox.process.run(["echo"], { journalBytes: 1 })
+        sandbox.process.run(["echo"], { journalBytes: 1 }),
+        sandbox.process.run(["echo"], { maxOutputBytes: -1 }),
+        sandbox.process.run(["echo"], { idleMillis: 0 })
       ]
       for (const attempt of cases) yield* refused(attempt, "InvalidArgument")
       same(yield* sandbox.process.list, [])

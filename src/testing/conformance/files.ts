@@ -226,6 +226,8 @@ const rights = files({
       const long = `${home}/${"x".repeat(256)}`
       same((yield* refused(files.write(long, "x"), "FileFailed")).reason, "name-too-long")
       yield* refused(files.write(`${home}/a`, "x", { mode: 0o10000 }), "InvalidArgument")
+      yield* refused(files.read("/etc/passwd", { offset: -1 }), "InvalidArgument")
+      yield* refused(files.read("/etc/passwd", { length: 0.5 }), "InvalidArgument")
       same(yield* files.exists(`${home}/a`), false)
     })
   )

@@ -1,0 +1,68 @@
+/**
+ * Containers keep the contract: in this process, and over a real connection.
+ */
+import { existsSync, mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { describe } from "@effect/vitest"
+import { Effect, Layer } from "effect"
+import { Container } from "../../src/container.ts"
+import { InProcess } from "../../src/rpc.ts"
+import { conformance } from "./register.ts"
+import { overSocket } from "./transport.ts"
+
+const capabilities = [
+  "pause",
+  "stop",
+  "adopt",
+  "pty",
+  "watch",
+  "dial",
+  "metrics",
+  "limit-memory",
+  "limit-cpus",
+  "limit-pids",
+  "limit-disk",
+  "limit-inodes",
+  "network-none"
+] as const
+
+const directories = (process.env["PATH"] ?? "").split(":").concat("/usr/sbin", "/usr/bin")
+const canRun =
+  process.getuid?.() === 0 && directories.some((directory) => existsSync(join(directory, "runc")))
+
+/** A base directory of its own, short as unix socket addresses are, that goes with the layer. */
+const temporary = <A, E, R>(layer: (baseDir: string) => Layer.Layer<A, E, R>) =>
+  Layer.unwrap(
+    Effect.map(
+      Effect.acquireRelease(
+        Effect.sync(() => mkdtempSync(join(tmpdir(), "fb-"))),
+        (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true }))
+      ),
+      layer
+    )
+  )
+
+// Where tests must not be left out, a machine without containers is a failure.
+describe.runIf(canRun || process.env["CI"] === "true")("a container", () => {
+  conformance(
+    "in this process",
+    temporary((baseDir) => Container.layer({ baseDir })),
+    capabilities
+  )
+
+  const core = new Set(["lifecycle", "commands", "processes", "files"])
+  conformance(
+    "over a socket",
+    overSocket(
+      temporary((baseDir) =>
+        InProcess.client.pipe(
+          Layer.provide(InProcess.actors({ onClose: "kill" })),
+          Layer.provide(Container.parts({ baseDir }))
+        )
+      )
+    ),
+    capabilities,
+    ({ area }) => core.has(area)
+  )
+})

@@ -29,10 +29,16 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)))
 // Node does not strip types below node_modules, so an installed package runs what was built.
 const installed = root.split("/").includes("node_modules")
 
+/** The bundle that the set-up step made, while it is as new as the sources; otherwise the sources themselves. */
+const checkoutEntry = async () => {
+  const { cached, isFresh } = await import("../scripts/bundle.js")
+  return isFresh() ? join(cached, "cli.js") : join(root, "src/cli.ts")
+}
+
 if (process.argv[2] === "setup") {
   await import("../scripts/setup.js")
 } else {
-  const entry = join(root, installed ? "dist/cli.js" : "src/cli.ts")
+  const entry = installed ? join(root, "dist/bundle/cli.js") : await checkoutEntry()
   if (!existsSync(entry)) {
     console.error(
       `fiberbox: ${entry} is missing. Fix: reinstall the package, or run \`npm ci\` in the checkout.`

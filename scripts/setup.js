@@ -12,6 +12,7 @@ import { spawn } from "node:child_process"
 import {
   accessSync,
   constants,
+  existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -225,11 +226,31 @@ const compileNative = async (stale) => {
 }
 
 /**
+ * Joins the modules of the command line, so that it starts faster. It runs without that too, only slower: where the
+ * bundler is not installed, nothing is said.
+ *
+ * @type {() => Promise<void>}
+ */
+const bundleCommandLine = async () => {
+  if (!existsSync(join(root, "src/cli.ts")) || !existsSync(join(root, "node_modules/rolldown"))) return
+  const { bundleCheckout, isFresh } = await import("./bundle.js")
+  if (isFresh()) return
+  const start = performance.now()
+  try {
+    await bundleCheckout()
+    done(`bundled the command line (${seconds(start)})`)
+  } catch (error) {
+    problem(`the command line could not be bundled and starts slower: ${error}`)
+  }
+}
+
+/**
  * True unless something was tried and failed.
  *
  * @type {() => Promise<boolean>}
  */
 const setup = async () => {
+  await bundleCommandLine()
   if (process.platform !== "linux") {
     problem(
       `containers need Linux and this is ${process.platform}; the memory backend and remote clients work.`

@@ -157,8 +157,6 @@ void proc_stdin(u32 channel, struct rd *r)
 	size_t n = (size_t)(r->end - r->p);
 	if (r->bad)
 		return w_error(channel, E_INVALID, 0, 0, "malformed request");
-	if (p->state == STARTING)
-		return w_error(channel, E_BUSY, 0, 0, "still starting");
 	if (offset > p->stdin_taken)
 		return w_error(channel, E_GAP, 0, p->stdin_taken, "bytes before this offset are missing");
 	if (p->stdin_taken - offset >= n)

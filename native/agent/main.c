@@ -1,7 +1,7 @@
 /* fiberbox-agent: the resident of a sandbox. It owns the loop, the clock and the set-up; see proto.h for what it speaks.
  *
  *   fiberbox-agent --listen-fd N    serve the inherited unix listening socket N (PID 1 of a container)
- *   fiberbox-agent --listen-unix P  bind and serve P (tests)
+ *   fiberbox-agent --listen-unix P  bind and serve P, and say "ready" on standard output (tests)
  *   --no-pid1        be a subreaper instead of insisting on being PID 1
  *   --lease MS       end when no host has been connected for MS (a HELLO overrides it); 0 = never
  *   --budget BYTES   memory for all journals together
@@ -258,6 +258,8 @@ int main(int argc, char **argv)
 		dup2(null_fd, i);
 	conn_listen(fd);
 	proc_init();
+	if (!quiet && write(STDOUT_FILENO, "ready\n", 6) < 0)
+		die("fiberbox-agent: stdout");
 	for (;;)
 		loop_once(-1);
 }

@@ -205,7 +205,7 @@ static void failed(struct proc *p, u8 stage, int err)
 	attach_failed(p, code, err, message);
 	source_close(&p->out);
 	source_close(&p->err);
-	source_close(&p->in);
+	stdin_done(p);
 	running--;
 	forget(p);
 }
@@ -544,13 +544,9 @@ static void sup_gone(struct sup *s)
 	leaving -= s->s.fd < 0;
 	source_close(&s->s);
 	s->pid = 0;
-	struct proc *p = s->p;
-	if (p && p->state == STARTING) {
-		p->sup = NULL;
-		s->p = NULL;
-		failed(p, STAGE_SETUP, EAGAIN);
-	} else if (p && p->state == RUNNING)
-		main_gone(p, SIGKILL);
+	/* Killed from inside by root. Perhaps its program had not started yet; it is gone now in any case. */
+	if (s->p && (s->p->state == STARTING || s->p->state == RUNNING))
+		main_gone(s->p, SIGKILL);
 	orphans = true;
 	wake_at(now);
 }

@@ -83,7 +83,7 @@ export const u64: Field<number> = {
 
 /** Signed 64 bits within the safe integers, such as milliseconds since the epoch. */
 export const i64: Field<number> = {
-  schema: Schema.Int,
+  schema: Schema.Int.check(Schema.makeFilter((value) => !Object.is(value, -0))),
   size: () => 8,
   write: (writer, value) => {
     writer.bytes.writeBigInt64LE(BigInt(value), writer.at)
@@ -174,8 +174,8 @@ export interface Message<Tag extends string, A extends object> {
   readonly tag: Tag
   readonly type: number
   readonly schema: Schema.Codec<A>
-  /** The whole frame. */
-  readonly encode: (channel: number, value: A) => Buffer
+  /** The whole frame. A method, so that lists of different kinds have a type. */
+  encode(channel: number, value: A): Buffer
   /** `undefined` when the payload is not exactly such a message. */
   readonly decode: (payload: Buffer) => (A & { readonly _tag: Tag }) | undefined
 }

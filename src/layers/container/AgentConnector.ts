@@ -3,7 +3,7 @@
  * a container, and the agent behind it.
  */
 import * as Context from "effect/Context"
-import type * as SecureRandom from "effect/crypto/SecureRandom"
+import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
@@ -36,7 +36,7 @@ export class AgentConnector extends Context.Service<
 /** Agents behind the unix sockets of their containers. */
 export const layer: Layer.Layer<AgentConnector, never, SecureRandom.SecureRandom> = Layer.effect(
   AgentConnector,
-  Effect.map(Effect.context<SecureRandom.SecureRandom>(), (context) => ({
+  Effect.map(SecureRandom.SecureRandom, (random) => ({
     connect: ({ socket, generation, leaseMillis }) =>
       connectMachine(unixSocket(socket), {
         backend: backendName,
@@ -44,6 +44,6 @@ export const layer: Layer.Layer<AgentConnector, never, SecureRandom.SecureRandom
         generation,
         leaseMillis,
         transportMillis: defaultTransportMillis
-      }).pipe(Effect.provideContext(context))
+      }).pipe(Effect.provideService(SecureRandom.SecureRandom, random))
   }))
 )

@@ -1,8 +1,9 @@
 /**
  * The backend that runs sandboxes as Linux containers, by an OCI runtime.
  */
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import type * as FileSystem from "effect/FileSystem"
+import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import type { Capability } from "../../domain/Capability.ts"
 import {
@@ -56,9 +57,14 @@ const make = Effect.gen(function* () {
   const connector = yield* AgentConnector
   const files = yield* ContainerFiles
   const starter = yield* Starter
-  const parts = yield* Effect.context<
-    Cgroups | ContainerFiles | ContainerSettings | FileSystem.FileSystem | IdRanges
-  >()
+  // Picked, because the whole context would bring this layer's scope and tracing span along.
+  const parts = Context.pick(
+    Cgroups,
+    ContainerFiles,
+    ContainerSettings,
+    FileSystem.FileSystem,
+    IdRanges
+  )(yield* Effect.context<Cgroups | ContainerFiles | ContainerSettings | FileSystem.FileSystem | IdRanges>())
   const instance = yield* Instance
 
   const room = maxSocketPath - longestSocket

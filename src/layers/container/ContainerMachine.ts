@@ -3,6 +3,7 @@
  * outside, by the kernel, everything that the sandbox must have no say in.
  */
 import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
@@ -14,10 +15,10 @@ import type { MachineRequest } from "../../services/Backend.ts"
 import type { Machine, MachineExit } from "../../services/Machine.ts"
 import type { AgentMachine } from "../agent/AgentMachine.ts"
 import { Cgroups } from "./Cgroup.ts"
-import type { Container, ContainerFiles } from "./ContainerFiles.ts"
+import { type Container, ContainerFiles } from "./ContainerFiles.ts"
 import { endMachine, isRunning } from "./Ending.ts"
 import { fromPlatform } from "./Failures.ts"
-import type { IdRanges } from "./IdRanges.ts"
+import { IdRanges } from "./IdRanges.ts"
 
 /** How soon, and then how often, a machine is looked at that still runs after its connection was lost. */
 const lookAgain = Schedule.min([Schedule.exponential("5 millis"), Schedule.spaced("1 second")])
@@ -37,7 +38,11 @@ export const makeMachine: (
 > = Effect.fnUntraced(function* (container: Container, request: MachineRequest, agent: AgentMachine) {
   const fs = yield* FileSystem.FileSystem
   const cgroups = yield* Cgroups
-  const parts = yield* Effect.context<Cgroups | ContainerFiles | IdRanges>()
+  const parts = Context.pick(
+    Cgroups,
+    ContainerFiles,
+    IdRanges
+  )(yield* Effect.context<Cgroups | ContainerFiles | IdRanges>())
   const exit = yield* Deferred.make<MachineExit>()
   const { group } = container
 

@@ -71,7 +71,12 @@ const make = Effect.gen(function* () {
   const files = yield* ContainerFiles
   const host = yield* Host
   const ranges = yield* IdRanges
-  const parts = yield* Effect.context<Cgroups | ContainerFiles | FileSystem.FileSystem | IdRanges>()
+  const parts = Context.pick(
+    Cgroups,
+    ContainerFiles,
+    FileSystem.FileSystem,
+    IdRanges
+  )(yield* Effect.context<Cgroups | ContainerFiles | FileSystem.FileSystem | IdRanges>())
   const places = layout(settings)
   const permits = yield* Semaphore.make(host.size.cpus * startsPerCpu)
   // A minute: programs installed meanwhile may have changed the linker's cache.

@@ -1,0 +1,57 @@
+import { assert, describe, layer } from "@effect/vitest"
+import { Effect, FileSystem, Stream } from "effect"
+import { ChildProcess } from "effect/process"
+import { Base, backend, canRun, everything, sandbox, sh, specOf } from "./support.ts"
+
+/** A directory with a shell, cat and what they are linked against, owned by the host's root. */
+const shellImage = Effect.fnUntraced(function* (path: string) {
+  const fs = yield* FileSystem.FileSystem
+  const script = `
+    set -e
+    mkdir -p "$1/bin" "$1/data"
+    for program in sh cat touch stat; do cp -L "$(command -v $program)" "$1/bin/"; done
+    for library in $(ldd "$1"/bin/* | grep -o '/[^ :)]*\\.so[^ )]*' | sort -u); do
+      mkdir -p "$1$(dirname "$library")"
+      cp -L "$library" "$1$library"
+    done
+    echo from-the-image > "$1/data/file"`
+  const child = yield* ChildProcess.make("sh", ["-c", script, "sh", path], { stderr: "inherit" })
+  yield* Stream.runDrain(child.stdout)
+  assert.strictEqual(yield* child.exitCode, 0)
+  return yield* fs.realPath(path)
+}, Effect.scoped)
+
+const offered = backend({ container: { directoryImages: true } })
+
+describe.runIf(canRun)("a directory as image", () => {
+  layer(everything, { excludeTestServices: true })((it) => {
+    it.effect("is the sandbox's root, owned by its root, and is never changed", () =>
+      Effect.gen(function* () {
+        const fs = yield* FileSystem.FileSystem
+        const image = yield* shellImage(`${(yield* Base).path}/image`)
+        const { machine } = yield* sandbox(specOf({ image: `dir:${image}` }))
+        const { out } = yield* sh(
+          machine,
+          "cat /data/file; echo changed > /data/file; cat /data/file",
+          "root"
+        )
+        assert.strictEqual(out, "from-the-image\nchanged\n")
+        assert.strictEqual((yield* sh(machine, "stat -c %u /data/file /bin/sh")).out, "0\n0\n")
+        assert.strictEqual((yield* sh(machine, "touch /home/user/x /tmp/x && echo made")).out, "made\n")
+        assert.strictEqual(yield* fs.readFileString(`${image}/data/file`), "from-the-image\n")
+        assert.notInclude((yield* sh(machine, "cat /etc/passwd 2>&1")).out, "root:")
+      }).pipe(Effect.scoped, Effect.provide(offered))
+    )
+
+    it.effect("must exist, be absolute, and be offered", () =>
+      Effect.gen(function* () {
+        const tag = (image: string) =>
+          Effect.map(Effect.flip(sandbox(specOf({ image }))), (error) => error._tag)
+        assert.strictEqual(yield* tag("dir:/no/such/directory"), "NotFound")
+        assert.strictEqual(yield* tag("dir:/etc/passwd"), "NotFound")
+        assert.strictEqual(yield* tag("dir:etc"), "InvalidArgument")
+        assert.strictEqual(yield* tag("dir:/a:/b"), "InvalidArgument")
+      }).pipe(Effect.scoped, Effect.provide(offered))
+    )
+  })
+})

@@ -56,7 +56,10 @@ const make = Effect.gen(function* () {
 
   const journal = yield* makeJournal(record)
   const attachments = yield* makeAttachments
-  const deadlines: Deadlines = yield* makeDeadlines((processId) => Effect.ignore(endProcess(processId)))
+  const deadlines: Deadlines = yield* makeDeadlines(
+    (processId) => Effect.ignore(endProcess(processId)),
+    (processId) => hasEnded(processId)
+  )
   const lifecycle = yield* makeLifecycle(journal, deadlines)
   const { activity, use, read } = yield* makeReach(id, lifecycle, attachments)
   yield* watchExpiries(journal, activity, (action) => lifecycle.command(action, defaultGraceMillis))
@@ -68,6 +71,13 @@ const make = Effect.gen(function* () {
     yield* Effect.context<Entity.CurrentAddress | Sharding.Sharding>()
   )
   const info = Effect.sync(() => infoOf(journal.current()))
+
+  /** Whether a process runs no more, or cannot be asked because its machine does not. */
+  const hasEnded = (processId: ProcessId) =>
+    use("look at a process", {}, (machine) => machine.processes.list).pipe(
+      Effect.map((list) => list.every((info) => info.processId !== processId || info.exit !== undefined)),
+      Effect.orElseSucceed(() => true)
+    )
 
   /** A process ran into its time limit. */
   const endProcess = (processId: ProcessId) =>

@@ -26,9 +26,13 @@ export interface Deadlines {
   readonly clear: Effect.Effect<void>
 }
 
-/** No limits yet. `expire` is run in the present scope, once for each process that ran into its limit. */
+/**
+ * No limits yet. `expire` is run in the present scope, once for each process
+ * that ran into its limit; one that `hasEnded` by then, with nobody attached to notice, did not.
+ */
 export const makeDeadlines = Effect.fnUntraced(function* (
-  expire: (processId: ProcessId) => Effect.Effect<void>
+  expire: (processId: ProcessId) => Effect.Effect<void>,
+  hasEnded: (processId: ProcessId) => Effect.Effect<boolean> = () => Effect.succeed(false)
 ) {
   const scope = yield* Effect.scope
   const deadlines = new Map<ProcessId, Deadline>()
@@ -38,13 +42,13 @@ export const makeDeadlines = Effect.fnUntraced(function* (
   const run = Effect.fnUntraced(function* (processId: ProcessId, deadline: Deadline) {
     deadline.since = clock.currentTimeMillisUnsafe()
     deadline.fiber = yield* Effect.sleep(deadline.remainingMillis).pipe(
-      Effect.andThen(
-        Effect.suspend(() => {
-          deadlines.delete(processId)
-          expired.add(processId)
-          return expire(processId)
-        })
-      ),
+      Effect.andThen(Effect.suspend(() => hasEnded(processId))),
+      Effect.flatMap((ended) => {
+        deadlines.delete(processId)
+        if (ended) return Effect.void
+        expired.add(processId)
+        return expire(processId)
+      }),
       Effect.forkIn(scope)
     )
   })

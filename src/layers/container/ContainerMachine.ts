@@ -20,8 +20,13 @@ import { endMachine, isRunning } from "./Ending.ts"
 import { fromPlatform } from "./Failures.ts"
 import { IdRanges } from "./IdRanges.ts"
 
-/** How soon, and then how often, a machine is looked at that still runs after its connection was lost. */
-const lookAgain = Schedule.min([Schedule.exponential("5 millis"), Schedule.spaced("1 second")])
+/** How often a machine whose connection was lost is looked at. */
+const lookAgain = Schedule.min([Schedule.exponential("5 millis"), Schedule.spaced("100 millis")])
+
+/** How long after a lost connection a machine may take to end. */
+const deathMillis = 1000
+
+const hungUp: MachineExit = { reason: "the machine's agent hung up", outOfMemory: false }
 
 /** A block of stat(2), whatever the file system's own size. */
 const statBlockBytes = 512n
@@ -73,16 +78,16 @@ export const makeMachine: (
     )
   )
 
-  // A lost connection alone says nothing: an agent may drop a client and live on.
+  const ended = isRunning(container).pipe(
+    Effect.provideContext(parts),
+    Effect.orElseSucceed(() => false),
+    Effect.repeat({ schedule: lookAgain, until: (running) => !running }),
+    Effect.timeoutOption(deathMillis)
+  )
+  // An agent that hangs up and lives on is of no use to anybody either.
   const watch = agent.closed.pipe(
-    Effect.andThen(
-      isRunning(container).pipe(
-        Effect.provideContext(parts),
-        Effect.orElseSucceed(() => false),
-        Effect.repeat({ schedule: lookAgain, until: (running) => !running })
-      )
-    ),
-    Effect.andThen(describeExit),
+    Effect.andThen(ended),
+    Effect.flatMap((seen) => (Option.isSome(seen) ? describeExit : Effect.succeed(hungUp))),
     Effect.flatMap((reason) => Deferred.succeed(exit, reason))
   )
   yield* Effect.forkScoped(watch)

@@ -104,6 +104,27 @@ const examples: Readonly<
       "still there: false",
       /^\/etc\/passwd: (permission|read-only)$/
     ]
+  },
+  "07_supervision": {
+    needs: "memory",
+    prints: [
+      "1: Created",
+      "2: provisioning -> running (machine 1)",
+      "3: the machine died: power failure",
+      "the call: power failure (outcome unknown)",
+      "5: restart 1 in 50 ms",
+      "machine 2 after 1 restart, with its disk: unfinished",
+      "7: provisioning -> running (machine 2)",
+      "8: running -> killed (machine 2)"
+    ]
+  },
+  "08_testing_with_memory": {
+    needs: "memory",
+    prints: [
+      "succeeds after a minute that nobody waited for: compiled a program",
+      "tries again while there is no room: compiled a program",
+      "says what failed when the machine dies: SandboxFailed, may be tried again: false"
+    ]
   }
 }
 

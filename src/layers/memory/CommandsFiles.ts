@@ -252,6 +252,15 @@ export const mkdir: Program = (process, argv) => {
   })
 }
 
+export const mkfifo: Program = (process, argv) => {
+  const { tree } = process.kernel
+  return each(process, argv[0], parse(argv).rest, "cannot create fifo", (path) => {
+    const place = tree.resolve(path, process.uid, false)
+    if (Result.isFailure(place)) return place
+    return tree.add(place.success, tree.nodes.fifo(process.uid, tree.now()), process.uid, path)
+  })
+}
+
 export const rmdir: Program = (process, argv) =>
   each(process, argv[0], parse(argv).rest, "failed to remove", (path) => {
     const info = statOf(process.kernel.tree, path, process.uid)

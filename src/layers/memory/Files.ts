@@ -70,6 +70,9 @@ export const makeDirs = (tree: FileTree, path: string, mode: number, uid: number
   const { node } = found.success
   if (node?.kind === "directory") return Result.succeed(undefined)
   if (node !== undefined) return fsFail("exists", path)
+  // mkdir(2) does not follow a link that leads nowhere, and nothing else may be made through it.
+  const itself = tree.resolve(path.replace(/\/+$/, ""), uid, false)
+  if (Result.isSuccess(itself) && itself.success.node !== undefined) return fsFail("not-found", path)
   return Result.map(
     tree.add(found.success, tree.nodes.directory(mode, uid, tree.now()), uid, path),
     () => undefined
@@ -89,7 +92,10 @@ export const writable = (tree: FileTree, path: string, uid: number): FsResult<Pl
 /** Makes a path's parents and finds the place to write it. */
 export const prepareWrite = (tree: FileTree, path: string, uid: number): FsResult<Place> => {
   const parents = makeDirs(tree, parentOf(path), 0o755, uid)
-  return Result.isFailure(parents) ? Result.fail(parents.failure) : writable(tree, path, uid)
+  if (Result.isSuccess(parents)) return writable(tree, path, uid)
+  return parents.failure.reason === "exists"
+    ? fsFail("not-directory", path)
+    : Result.fail({ ...parents.failure, path })
 }
 
 /** Puts an unnamed file at a place, replacing a file there, and lets go of the handle on it. */

@@ -48,7 +48,12 @@ export interface DeviceNode extends NodeFields {
   readonly device: DeviceName
 }
 
-export type Node = FileNode | DirectoryNode | LinkNode | DeviceNode
+/** A named pipe; what is in it belongs to the machine that runs. */
+export interface FifoNode extends NodeFields {
+  readonly kind: "fifo"
+}
+
+export type Node = FileNode | DirectoryNode | LinkNode | DeviceNode | FifoNode
 
 /** Why a file operation failed, as plain data: the shell prints it, the interface raises it. */
 export interface FsFailure {
@@ -130,6 +135,7 @@ const sizeOf = (node: Node): number => {
     case "symlink":
       return encode(node.target).length
     case "device":
+    case "fifo":
       return 0
   }
 }
@@ -164,6 +170,7 @@ export const makeNodes = (firstInode: number, frozen: boolean) => {
       kind: "symlink",
       target
     }),
+    fifo: (uid: number, at: number): FifoNode => ({ ...fields(0o644, uid, at), kind: "fifo" }),
     device: (device: DeviceName, at: number): DeviceNode => ({
       ...fields(0o666, 0, at),
       kind: "device",

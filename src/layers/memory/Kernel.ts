@@ -11,9 +11,9 @@ import { signalNumbers } from "../../domain/Process.ts"
 import type { Limits } from "../../domain/Sandbox.ts"
 import type { Execution } from "./Execution.ts"
 import type { FileTree } from "./FileTree.ts"
-import { allowed, decode, encode, SEARCH } from "./Inode.ts"
+import { allowed, decode, encode, type FifoNode, SEARCH } from "./Inode.ts"
 import type { Listener } from "./Network.ts"
-import type { OpenFile } from "./OpenFile.ts"
+import { Fifo, type OpenFile } from "./OpenFile.ts"
 import { Process, type Program } from "./Process.ts"
 import { type Schedule, Wakeup } from "./Wakeup.ts"
 
@@ -74,6 +74,7 @@ export class Kernel {
   /** Changes when processes may go on. */
   readonly thawed: Wakeup
   cpuMicros = 0
+  private readonly fifos = new WeakMap<FifoNode, Fifo>()
   private readonly fibers = new Set<Fiber.Fiber<unknown, unknown>>()
   private nextPid = 2
   /** For files whose reads and writes never wait. */
@@ -301,6 +302,15 @@ export class Kernel {
       count--
       bytes -= keptOf(old)
     }
+  }
+
+  /** The pipe of a FIFO on the disk. */
+  fifo(node: FifoNode): Fifo {
+    const existing = this.fifos.get(node)
+    if (existing !== undefined) return existing
+    const made = new Fifo(this.schedule)
+    this.fifos.set(node, made)
+    return made
   }
 
   /** Runs something of the machine's own until it ends or the machine does. */

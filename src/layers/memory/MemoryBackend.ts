@@ -8,13 +8,14 @@
  */
 import { Clock, Context, Duration, Effect, Layer, Random, Scheduler } from "effect"
 import { Capability } from "../../domain/Capability.ts"
-import { InvalidArgument, NotFound, Unsupported } from "../../domain/Errors.ts"
+import { NotFound } from "../../domain/Errors.ts"
 import type { SandboxId } from "../../domain/Ids.ts"
 import type { SandboxSpec } from "../../domain/Sandbox.ts"
 import { Backend, type MachineRequest } from "../../services/Backend.ts"
 import { makeDisk, makeImage } from "./Image.ts"
 import { Kernel } from "./Kernel.ts"
 import { type FaultPoint, FaultTable, MemoryFaults, memoryFailed, withFault } from "./MemoryFaults.ts"
+import { type MachineSize, backendName as name, refusal } from "./MemoryLimits.ts"
 import { makeMachine } from "./MemoryMachine.ts"
 import { MemoryWorld } from "./MemoryWorld.ts"
 import type { Connection } from "./Network.ts"
@@ -31,14 +32,7 @@ export interface MemoryOptions {
   /** Images that exist besides `host`; all hold the same programs. */
   readonly images?: ReadonlyArray<string> | undefined
   /** How large the simulated computer is: larger limits are refused. Default: 64 GiB of memory, 16 processors, 4 million processes, 1 TiB of disk. */
-  readonly size?:
-    | {
-        readonly memoryBytes?: number
-        readonly cpus?: number
-        readonly pids?: number
-        readonly diskBytes?: number
-      }
-    | undefined
+  readonly size?: Partial<MachineSize> | undefined
   /** The most time a call to a machine takes; default 30 seconds. */
   readonly transportTimeout?: Duration.Input | undefined
   /** The most time making a machine takes; default 60 seconds. */
@@ -47,53 +41,9 @@ export interface MemoryOptions {
   readonly lease?: Duration.Input | undefined
 }
 
-const name = "memory"
-
 const capabilities: ReadonlySet<Capability> = new Set(
   Capability.literals.filter((one) => one !== "snapshot" && one !== "network-allow" && one !== "network-full")
 )
-
-/** Where a sandbox of this world does not go, with the reason. */
-const refusal = (
-  spec: SandboxSpec,
-  options: MemoryOptions
-): InvalidArgument | NotFound | Unsupported | undefined => {
-  const size = { ...defaultSize, ...options.size }
-  for (const limit of checkedLimits) {
-    const { [limit]: asked } = spec.limits
-    if (asked < minimum[limit]) return tooSmall(limit, asked)
-    if (asked > size[limit]) return tooLarge(limit, size[limit], asked)
-  }
-  if (spec.network !== "none") {
-    const capability = spec.network === "full" ? "network-full" : "network-allow"
-    return new Unsupported({
-      backend: name,
-      capability,
-      reason: "in-memory machines have no network but their own loopback"
-    })
-  }
-  const known = spec.image === "host" || options.images?.includes(spec.image) === true
-  return known ? undefined : new NotFound({ kind: "image", id: spec.image })
-}
-
-const checkedLimits = ["memoryBytes", "cpus", "pids", "diskBytes"] as const
-type CheckedLimits = { readonly [L in (typeof checkedLimits)[number]]: number }
-
-const defaultSize: CheckedLimits = {
-  memoryBytes: 64 * 1024 ** 3,
-  cpus: 16,
-  pids: 4_194_304,
-  diskBytes: 1024 ** 4
-}
-
-/** Below these no program of a real machine could start. */
-const minimum: CheckedLimits = { memoryBytes: 4 * 1024 ** 2, cpus: 0.01, pids: 2, diskBytes: 1 }
-
-const tooSmall = (limit: keyof CheckedLimits, asked: number) =>
-  new InvalidArgument({ field: `limits.${limit}`, reason: `must be at least ${minimum[limit]}, is ${asked}` })
-
-const tooLarge = (limit: keyof CheckedLimits, most: number, asked: number) =>
-  new InvalidArgument({ field: `limits.${limit}`, reason: `this machine has ${most}, asked for ${asked}` })
 
 /** The backend on a world that is given, so that the world can outlive it. */
 export const layerOn = (
@@ -189,7 +139,7 @@ const make = Effect.fnUntraced(function* (options: MemoryOptions) {
     )
 
   const validate = (spec: SandboxSpec) => {
-    const problem = refusal(spec, options)
+    const problem = refusal(spec, options.size ?? {}, options.images ?? [])
     return problem === undefined ? Effect.void : Effect.fail(problem)
   }
 

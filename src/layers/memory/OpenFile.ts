@@ -114,6 +114,39 @@ export const pipeEnds = (pipe: Pipe): { readonly reader: OpenFile; readonly writ
   }
 })
 
+/**
+ * A named pipe while somebody has it open. Unlike Linux, opening does not wait
+ * for the other side: a writer fills the pipe, a reader waits for the first writer.
+ */
+export class Fifo {
+  readonly pipe: Pipe
+  private readers = 0
+  private writers = 0
+
+  constructor(schedule: Schedule) {
+    this.pipe = new Pipe(schedule)
+  }
+
+  open(reads: boolean, writes: boolean): OpenFile {
+    if (reads) this.readers++
+    if (writes) {
+      this.writers++
+      this.pipe.ended = false
+    }
+    if (reads) this.pipe.broken = false
+    const { reader, writer } = pipeEnds(this.pipe)
+    return {
+      ...reader,
+      read: reads ? reader.read : writer.read,
+      write: writes ? writer.write : reader.write,
+      close: () => {
+        if (reads && --this.readers === 0 && this.writers > 0) this.pipe.break()
+        if (writes && --this.writers === 0) this.pipe.end()
+      }
+    }
+  }
+}
+
 /** A journal that several descriptors write to, with those who wait for it. */
 export class Output {
   readonly journal: Journal

@@ -53,6 +53,7 @@ export const openPath = (process: Process, path: string, options: OpenOptions): 
   if (node.kind === "symlink") return fsFail("not-found", path)
   if (node.kind === "directory") return fsFail("is-directory", path)
   if (!allowed(node, uid, bitsOf(options))) return fsFail("permission", path)
+  if (node.kind === "fifo") return Result.succeed(kernel.fifo(node).open(options.read, options.write))
   if (node.kind === "device") return openSpecial(process, node.device, path)
   if (options.write && node.frozen) return fsFail("read-only", path)
   if (options.truncate && node.size > 0) {

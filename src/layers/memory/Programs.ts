@@ -60,6 +60,7 @@ export const programs: ReadonlyMap<string, Program> = new Map<string, Program>([
   ["df", FileCommands.df],
   ["du", FileCommands.du],
   ["mkdir", FileCommands.mkdir],
+  ["mkfifo", FileCommands.mkfifo],
   ["rmdir", FileCommands.rmdir],
   ["rm", FileCommands.rm],
   ["touch", FileCommands.touch],

@@ -12,6 +12,7 @@ import type { SandboxId, UploadId } from "../domain/Ids.ts"
 import { SandboxPath } from "../domain/Process.ts"
 import { User } from "../domain/Sandbox.ts"
 import { type FileOperationError, ListDepth, ListLimit } from "../rpc/SandboxRpcs.ts"
+import { concat } from "./Bytes.ts"
 import { decodeInput } from "./Input.ts"
 import type { Client } from "./SandboxClient.ts"
 
@@ -149,7 +150,7 @@ export const makeFiles = (
       chunks.push(chunk)
       return Effect.void
     })
-    return concat(chunks, size)
+    return concat(chunks)
   })
 
   const writeStream = Effect.fnUntraced(function* <E, R>(
@@ -167,7 +168,8 @@ export const makeFiles = (
       }
     })
     const { uploadId } = target
-    yield* Stream.runForEach(content, send).pipe(
+    // What comes at the same time goes up together, however small its pieces.
+    yield* Stream.runForEachArray(content, (pieces) => send(concat(pieces))).pipe(
       Effect.andThen(
         Effect.suspend(() =>
           offset === 0
@@ -244,15 +246,3 @@ export const makeFiles = (
 
 const isAbsent = (error: FileOperationError): error is FileFailed =>
   error._tag === "FileFailed" && (error.reason === "not-found" || error.reason === "not-directory")
-
-const concat = (chunks: ReadonlyArray<Uint8Array>, size: number): Uint8Array => {
-  const [only] = chunks
-  if (only !== undefined && chunks.length === 1) return only
-  const whole = new Uint8Array(size)
-  let offset = 0
-  for (const chunk of chunks) {
-    whole.set(chunk, offset)
-    offset += chunk.byteLength
-  }
-  return whole
-}

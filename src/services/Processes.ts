@@ -19,6 +19,7 @@ import {
   shellArgv
 } from "../domain/Process.ts"
 import type { MachineOperationError, StartError } from "../rpc/SandboxRpcs.ts"
+import { concat } from "./Bytes.ts"
 import { decodeInput } from "./Input.ts"
 import { Output } from "./Output.ts"
 import { makeProcess, makePty, makeStdinWriter, type Process, type Pty } from "./Process.ts"
@@ -152,7 +153,11 @@ export const makeProcesses = (
 
   const feed = (processId: ProcessId, data: string | Uint8Array | Stream.Stream<Uint8Array>) => {
     const write = makeStdinWriter(client, { sandboxId, processId })
-    return (Stream.isStream(data) ? Stream.runForEach(data, write) : write(data)).pipe(
+    // What comes at the same time is written together, however small its pieces.
+    const written = Stream.isStream(data)
+      ? Stream.runForEachArray(data, (pieces) => write(concat(pieces)))
+      : write(data)
+    return written.pipe(
       Effect.andThen(client.CloseStdin({ sandboxId, processId })),
       // A program may end without having read everything: that is its own affair.
       Effect.ignore

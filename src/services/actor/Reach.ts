@@ -2,7 +2,7 @@
  * How the actor's operations reach the machine: they count as use of the
  * sandbox, and a connection that broke because the machine ended says so.
  */
-import { Clock, Effect, Option, Stream } from "effect"
+import { Clock, Effect, Option, Result, Stream } from "effect"
 import { Connection, SandboxFailed, type Timeout } from "../../domain/Errors.ts"
 import type { Generation, SandboxId } from "../../domain/Ids.ts"
 import type { Machine } from "../Machine.ts"
@@ -55,10 +55,13 @@ export const makeReach = Effect.fnUntraced(function* (
     lastAt = clock.currentTimeMillisUnsafe()
   }
 
+  /** Why a connection broke: the sandbox gave the machine up, the machine ended, or neither is known. */
   const diagnose = Effect.fnUntraced(function* (machine: Machine, error: Connection) {
+    const failed = (reason: string) => new SandboxFailed({ sandboxId, reason, outcome: error.outcome })
+    const present = yield* Effect.result(lifecycle.machine("reach the machine", machine.generation))
+    if (Result.isFailure(present)) return yield* failed(present.failure.message)
     const news = yield* Effect.timeoutOption(machine.exited, newsMillis)
-    if (Option.isNone(news)) return yield* error
-    return yield* new SandboxFailed({ sandboxId, reason: news.value.reason, outcome: error.outcome })
+    return yield* Option.isSome(news) ? failed(news.value.reason) : error
   })
 
   const reach: Reach = {

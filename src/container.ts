@@ -24,6 +24,7 @@ import * as SqlSandboxStore from "./layers/sql/SqlSandboxStore.ts"
 import * as InProcess from "./rpc/InProcess.ts"
 import { Instance } from "./services/Instance.ts"
 import type { Sandboxes } from "./services/Sandboxes.ts"
+import { selfContained } from "./services/selfContained.ts"
 
 /** How sandboxes are run as containers. */
 export interface Options extends ContainerOptions, DirectoryInstance.InstanceOptions {}
@@ -51,8 +52,10 @@ export const parts = (options: Options = {}) =>
  * the same directory takes them over. Without, everything ends with it.
  */
 export const layer = (options: Options = {}): Layer.Layer<Sandboxes, Failure> =>
-  Layer.unwrap(
-    Effect.map(Instance, ({ ephemeral }) => InProcess.layer({ onClose: ephemeral ? "kill" : "leave" }))
-  ).pipe(Layer.provide(parts(options)))
+  selfContained(
+    Layer.unwrap(
+      Effect.map(Instance, ({ ephemeral }) => InProcess.layer({ onClose: ephemeral ? "kill" : "leave" }))
+    ).pipe(Layer.provide(parts(options)))
+  )
 
 export * as Container from "./container.ts"

@@ -15,6 +15,7 @@ import * as InProcess from "./rpc/InProcess.ts"
 import type { OnClose } from "./services/Reconciler.ts"
 import type { Sandboxes } from "./services/Sandboxes.ts"
 import type { SandboxStore } from "./services/SandboxStore.ts"
+import { selfContained } from "./services/selfContained.ts"
 
 export type { MemoryOptions as Options } from "./layers/memory/MemoryBackend.ts"
 export { MemoryFaults, MemoryWorld }
@@ -35,9 +36,11 @@ const ids = Layer.merge(seededRandom, Digest.layerWebCrypto)
 export const layer = (
   options: MemoryBackend.MemoryOptions = {}
 ): Layer.Layer<Sandboxes | MemoryFaults | MemoryWorld> =>
-  layerOn({ ...options, onClose: "kill" }).pipe(
-    Layer.provideMerge(MemoryWorld.layer),
-    Layer.provide(MemorySandboxStore.layer)
+  selfContained(
+    layerOn({ ...options, onClose: "kill" }).pipe(
+      Layer.provideMerge(MemoryWorld.layer),
+      Layer.provide(MemorySandboxStore.layer)
+    )
   )
 
 /**
@@ -47,10 +50,12 @@ export const layer = (
 export const layerOn = (
   options: MemoryBackend.MemoryOptions & { readonly onClose?: OnClose } = {}
 ): Layer.Layer<Sandboxes | MemoryFaults, never, MemoryWorld | SandboxStore> =>
-  InProcess.layer({ onClose: options.onClose ?? "leave" }).pipe(
-    Layer.provideMerge(MemoryBackend.layerOn(options)),
-    Layer.provide(ids),
-    Layer.orDie
+  selfContained(
+    InProcess.layer({ onClose: options.onClose ?? "leave" }).pipe(
+      Layer.provideMerge(MemoryBackend.layerOn(options)),
+      Layer.provide(ids),
+      Layer.orDie
+    )
   )
 
 export * as Memory from "./memory.ts"

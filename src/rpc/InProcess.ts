@@ -16,6 +16,7 @@ import * as Reconciler from "../services/Reconciler.ts"
 import * as SandboxActor from "../services/SandboxActor.ts"
 import { SandboxClient } from "../services/SandboxClient.ts"
 import { Sandboxes } from "../services/Sandboxes.ts"
+import { selfContained } from "../services/selfContained.ts"
 import * as Handlers from "./Handlers.ts"
 
 /** How a service in one process is set up. */
@@ -63,4 +64,4 @@ export const client = Layer.effect(SandboxClient, Handlers.make)
 
 /** `Sandboxes` over a backend and a store in this process. */
 export const layer = (options: Options) =>
-  Sandboxes.layer.pipe(Layer.provide(client), Layer.provide(actors(options)))
+  selfContained(Sandboxes.layer.pipe(Layer.provide(client), Layer.provide(actors(options))))

@@ -103,7 +103,6 @@ bool conn_live(void);
 void conn_listen(int fd);
 void conn_tick(void);
 void conn_run(void); /* handle what is buffered, then write what is queued */
-void conn_feed(const u8 *p, size_t n);
 void handle(u8 type, u32 channel, struct rd *r);
 
 /* journal.c: a ring of (cursor, stream, time, bytes) records */

@@ -374,15 +374,6 @@ static void on_live(struct source *s, u32 events)
 		in_len += (size_t)n;
 }
 
-/* What the fuzzer calls instead of a socket. */
-void conn_feed(const u8 *p, size_t n)
-{
-	if (n > IN_CAP - in_len)
-		n = IN_CAP - in_len;
-	memcpy(in_buf + in_len, p, n);
-	in_len += n;
-}
-
 static void promote(struct pending *c, u64 nonce, u32 new_lease, size_t used)
 {
 	if (live.fd >= 0)

@@ -433,7 +433,8 @@ describe("output", () => {
           .join("")
         assert.strictEqual(gap?.from, 0)
         assert.isTrue(text === expected.slice(gap?.to))
-        assert.isAbove(text.length, 4096)
+        // Each record of a few bytes has a header; how many there are depends on the timing.
+        assert.isAbove(text.length, 2000)
         assert.isAtMost(text.length, 8192)
       })
     )

@@ -87,7 +87,9 @@ const watch = (child: ChildProcess): Running => {
   )
   const contains = (text: string | RegExp) => () => {
     const shown = Buffer.concat(out).toString()
-    return (typeof text === "string" ? shown.includes(text) : text.test(shown)) ? shown : undefined
+    if (typeof text === "string" ? shown.includes(text) : text.test(shown)) return shown
+    if (closed !== undefined) throw new Error(`it ended without ${text}:\n${shown}${Buffer.concat(err)}`)
+    return undefined
   }
   if (child.pid === undefined || child.stdin === null) throw new Error("the command line did not start")
   return {

@@ -30,12 +30,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #define MANY 32
+#define OPEN_FILES 65536
 
 struct placement {
     enum { TREE, ONE_FILE, EMPTY } what;
@@ -161,6 +163,16 @@ static void place(const struct placement *p, const char *root, const char *empty
     else mount_clone(empty, target, attributes | ATTR_NOEXEC, -1);
 }
 
+/* Inherited by everything inside; lowering needs no rights, which a host may not have over another's limits. */
+static void limit_resources(void) {
+    struct rlimit files, core = {1, 1};
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0) fail_errno(FAILED, "rlimit");
+    if (files.rlim_max > OPEN_FILES) files.rlim_max = OPEN_FILES;
+    if (files.rlim_cur > files.rlim_max) files.rlim_cur = files.rlim_max;
+    /* Not 0: with a core_pattern that is a pipe only 1 keeps the kernel from starting the host's helper. */
+    if (setrlimit(RLIMIT_NOFILE, &files) != 0 || setrlimit(RLIMIT_CORE, &core) != 0) fail_errno(FAILED, "rlimit");
+}
+
 static void become(char **program, int listener) {
     int report = fcntl(2, F_DUPFD_CLOEXEC, 10), null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (report < 0 || null < 0) fail_errno(FAILED, "/dev/null");
@@ -195,6 +207,7 @@ int run_main(int argc, char **argv) {
         make_user_namespace(plan.ids, plan.limits, plan.limit_count, under(plan.stage, "userns"));
     mount_root(&plan, user_namespace, root);
     for (size_t i = 0; i < plan.placement_count; i++) place(&plan.placements[i], root, empty, user_namespace);
+    limit_resources();
     /* Again: the kernel forgets it when file system ids change, as they did for the overlay. */
     die_with(caller);
     /* Last, when the disk's lock proves that no earlier machine still has this socket. */

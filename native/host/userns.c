@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -30,8 +31,19 @@ static void write_limits(const struct sysctl *limits, size_t count) {
     }
 }
 
-static void child(const int ready[2], const int mapped[2], const struct sysctl *limits, size_t count) {
+/*
+ * What the kernel counts per user it also counts for the creator of the user
+ * namespace. As the sandbox's own root, which nobody else on the host is, the
+ * sandbox as a whole gets one user's share, and takes none of host root's.
+ */
+static void become_creator(uint32_t id) {
+    if (setgroups(0, NULL) != 0 || setresgid(id, id, id) != 0 || setresuid(id, id, id) != 0)
+        fail_errno(UNSUPPORTED, "user-namespace");
+}
+
+static void child(uint32_t base, const int ready[2], const int mapped[2], const struct sysctl *limits, size_t count) {
     char byte = 0;
+    become_creator(base);
     if (unshare(CLONE_NEWUSER) != 0) fail_errno(UNSUPPORTED, "user-namespace");
     if (write(ready[1], &byte, 1) != 1 || read(mapped[0], &byte, 1) != 1) _exit(1);
     write_limits(limits, count);
@@ -57,7 +69,7 @@ int make_user_namespace(uint32_t base, const struct sysctl *limits, size_t count
     if (pid == 0) {
         close(ready[0]);
         close(mapped[1]);
-        child(ready, mapped, limits, count);
+        child(base, ready, mapped, limits, count);
         _exit(0);
     }
     close(ready[1]);

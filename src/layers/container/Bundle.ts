@@ -28,9 +28,7 @@ export interface BundleOptions {
 
 /** What of the host a bundle depends on. */
 export interface HostFacts {
-  /** The hard limit of open files; without CAP_SYS_RESOURCE nobody can raise it. */
-  readonly maxOpenFiles: number
-  /** The service's own out-of-memory score adjustment, which without that capability cannot be lowered either. */
+  /** The service's own out-of-memory score adjustment, which cannot be lowered without CAP_SYS_RESOURCE. */
   readonly oomScoreAdj: number
   /** Whether the kernel counts swap, so that it can be limited. */
   readonly swapAccounting: boolean
@@ -125,16 +123,6 @@ const journalBytes = (limits: Limits) => Math.min(32 * 1024 * 1024, Math.floor(l
 
 const mapping = (idBase: number) => [{ containerID: 0, hostID: idBase, size: idCount }]
 
-const rlimits = (host: HostFacts) => [
-  {
-    type: "RLIMIT_NOFILE",
-    soft: Math.min(1024, host.maxOpenFiles),
-    hard: Math.min(65_536, host.maxOpenFiles)
-  },
-  // Not 0: with a core_pattern that is a pipe, 1 is the only value that keeps the kernel from starting the host's helper.
-  { type: "RLIMIT_CORE", soft: 1, hard: 1 }
-]
-
 /** An OCI runtime specification, as far as fiberbox uses it. */
 export interface RuntimeSpec {
   readonly ociVersion: string
@@ -186,8 +174,7 @@ export const runtimeSpec = (options: BundleOptions): RuntimeSpec => ({
       ambient: []
     },
     noNewPrivileges: true,
-    oomScoreAdj: Math.max(0, options.host.oomScoreAdj),
-    rlimits: rlimits(options.host)
+    oomScoreAdj: Math.max(0, options.host.oomScoreAdj)
   },
   linux: {
     namespaces: [

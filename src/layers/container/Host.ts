@@ -16,12 +16,6 @@ import type { MachineSize } from "./Limits.ts"
 import { Architecture } from "./Seccomp.ts"
 import { ContainerSettings } from "./Settings.ts"
 
-/** The hard limit of open files in `/proc/self/limits`. */
-export const maxOpenFiles = (limits: string): number => {
-  const hard = /^Max open files\s+\S+\s+(\S+)/m.exec(limits)?.[1]
-  return hard === undefined || hard === "unlimited" ? 1_048_576 : Number(hard)
-}
-
 /** This machine. */
 export class Host extends Context.Service<
   Host,
@@ -45,7 +39,6 @@ const make = Effect.gen(function* () {
   const architecture = yield* Schema.decodeUnknownEffect(Architecture)(process.arch).pipe(
     Effect.mapError(() => unsupported("architecture", `no system call filter is written for ${process.arch}`))
   )
-  const limits = yield* read("/proc/self/limits")
   const oomScoreAdj = Number(yield* read("/proc/self/oom_score_adj"))
   const pids = Number(yield* read("/proc/sys/kernel/pid_max"))
   // Version 2 always has the file, and the runtime knows what to do without swap.
@@ -60,7 +53,7 @@ const make = Effect.gen(function* () {
   )
   return Host.of({
     architecture,
-    facts: { maxOpenFiles: maxOpenFiles(limits), oomScoreAdj, swapAccounting },
+    facts: { oomScoreAdj, swapAccounting },
     size: { memoryBytes: totalmem(), cpus: availableParallelism(), pids, diskBytes }
   })
 })

@@ -117,21 +117,6 @@ const groups = Effect.gen(function* () {
   Effect.catch((error) => Effect.succeed([check("cgroups", false, error.message, "mount /sys/fs/cgroup")]))
 )
 
-/** How many watchers of files the host's root may have; each container may take 16 of them. */
-const inotify = Effect.gen(function* () {
-  const fs = yield* FileSystem.FileSystem
-  const text = yield* fs
-    .readFileString("/proc/sys/fs/inotify/max_user_instances")
-    .pipe(Effect.orElseSucceed(() => "0"))
-  return check(
-    "inotify",
-    Number(text) >= 1024,
-    `fs.inotify.max_user_instances is ${text.trim()}`,
-    "with many sandboxes: sysctl -w fs.inotify.max_user_instances=8192",
-    false
-  )
-})
-
 /** Containers outlive the program that starts them, so somebody else must collect them when they end. */
 const init = Effect.sync(() =>
   check(
@@ -148,11 +133,5 @@ export const probe = (
   options: ProbeOptions
 ): Effect.Effect<ReadonlyArray<Check>, never, ChildProcessSpawner | FileSystem.FileSystem> =>
   Effect.gen(function* () {
-    return [
-      ...(yield* programs(options)),
-      ...(yield* kernel(options)),
-      ...(yield* groups),
-      yield* inotify,
-      yield* init
-    ]
+    return [...(yield* programs(options)), ...(yield* kernel(options)), ...(yield* groups), yield* init]
   })

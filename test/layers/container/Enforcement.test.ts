@@ -1,5 +1,6 @@
+import { watch } from "node:fs"
 import { assert, describe, layer } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, FileSystem } from "effect"
 import { canRun, everything, sandbox, sh, specOf } from "./support.ts"
 
 const mib = 1024 * 1024
@@ -66,14 +67,33 @@ describe.runIf(canRun)("a limit stops", () => {
       })
     )
 
-    it.effect("an inotify hog, before it takes the machine's instances", () =>
-      Effect.gen(function* () {
-        const inotifyInit1 = process.arch === "x64" ? 294 : 26
-        const hog = `perl -e 'my $n = 0; $n++ while $n < 1000 && syscall(${inotifyInit1}, 0) >= 0; print $n'`
-        const { out } = yield* besideHealthy({}, hog)
-        assert.isAtLeast(Number(out), 1)
-        assert.isAtMost(Number(out), 16)
-      })
+    it.effect(
+      "an inotify hog, at a share of its own: even as root and under many ids it takes nobody else's",
+      () =>
+        Effect.gen(function* () {
+          const fs = yield* FileSystem.FileSystem
+          const hog = yield* sandbox()
+          const init = process.arch === "x64" ? 294 : 26
+          const take = `my $n = 0; $n++ while $n < 1000 && syscall(${init}, 0) >= 0;`
+          const one = yield* sh(hog.machine, `perl -e '${take} print $n'`)
+          assert.isAtLeast(Number(one.out), 1)
+          assert.isAtMost(Number(one.out), 16)
+          const many = `$| = 1; for my $id (1..40) { next if fork(); $> = $id; ${take} print "$n\\n"; sleep 60; exit } wait for 1..40`
+          yield* sh(hog.machine, `perl -e '${many}' > /tmp/taken & sleep 1`, "root")
+          const taken = (yield* sh(hog.machine, "cat /tmp/taken")).out.trim().split("\n").map(Number)
+          assert.lengthOf(taken, 40)
+          assert.isAbove(Math.max(...taken), 0)
+          const { machine } = yield* sandbox()
+          assert.strictEqual(Number((yield* sh(machine, `perl -e '${take} print $n'`)).out), 16)
+          const watched = yield* fs.makeTempDirectoryScoped()
+          const watchers = yield* Effect.forEach(Array.from({ length: 4 }), () =>
+            Effect.acquireRelease(
+              Effect.sync(() => watch(watched)),
+              (watcher) => Effect.sync(() => watcher.close())
+            )
+          )
+          assert.lengthOf(watchers, 4)
+        }).pipe(Effect.scoped)
     )
 
     it.effect("a processor hog at its share", () =>

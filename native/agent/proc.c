@@ -505,7 +505,7 @@ static bool killer_pump(struct chan *c)
 {
 	struct killer *k = (struct killer *)c;
 	struct proc *p = proc_find(k->id);
-	bool alive = leaving || (p && (p->sup || p->state != EXITED));
+	bool alive = leaving || (p && p->sup); /* its output may still wait for a slow reader */
 	if (alive && now < k->deadline) {
 		wake_at(k->deadline);
 		return false;

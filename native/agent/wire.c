@@ -248,15 +248,29 @@ u32 chan_next_id(void)
 	return next_own_id;
 }
 
+/* The channel that found no room comes first next time, so that none is starved by those before it. */
+static void rotate(struct chan **at)
+{
+	struct chan *first = *at, **end = at;
+	if (at == &chans)
+		return;
+	while (*end)
+		end = &(*end)->next;
+	*end = chans;
+	*at = NULL;
+	chans = first;
+}
+
 /* A few rounds only, so that one long job does not hold up the loop. */
 void pump(void)
 {
 	bool again = true;
 	for (int round = 0; again && round < 8; round++) {
 		again = false;
-		for (struct chan *c = chans; c; c = c->next) {
+		for (struct chan **at = &chans; *at; at = &(*at)->next) {
+			struct chan *c = *at;
 			if (!out_room())
-				return; /* goes on when the host has read some */
+				return rotate(at); /* goes on when the host has read some */
 			if (!c->dead && c->ops->pump && c->ops->pump(c) && !c->dead)
 				again = true;
 		}

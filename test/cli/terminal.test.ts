@@ -44,7 +44,7 @@ describe.runIf(canRunContainers)("fiberbox run at a terminal", () => {
   it.live("lets Ctrl-C interrupt the program inside, not the sandbox", () =>
     Effect.gen(function* () {
       const script =
-        "trap 'echo interrupted' INT; echo ready; sleep 600; echo still here; read -r line; echo $line"
+        "trap 'echo interrupted' INT; sh -c 'echo ready; exec sleep 600'; echo still here; read -r line; echo $line"
       const terminal = yield* onTerminal(script)
       yield* terminal.shows("ready")
       yield* terminal.type("\u0003")

@@ -44,6 +44,8 @@ const cluster = Sharding.layer.pipe(
       entityMessagePollInterval: "1 hour",
       entityReplyPollInterval: "1 hour",
       refreshAssignmentsInterval: "1 hour",
+      // A call made before the shards are assigned, which is a matter of turns and not of time, is tried again at once.
+      sendRetryInterval: 0,
       shardLockRefreshInterval: "1 hour",
       shardLockExpiration: "4 hours",
       runnerHealthCheckInterval: "1 hour"

@@ -14,7 +14,7 @@ export const fail = (
   name: string | undefined,
   message: string,
   code = 1
-): Effect.Effect<number> => Effect.as(process.err(`${name ?? ""}: ${message}\n`), code)
+): Effect.Effect<number> => Effect.as(process.err(`${process.shellPrefix}${name ?? ""}: ${message}\n`), code)
 
 const writeErrorText = (failure: WriteFailure): string =>
   failure === "broken-pipe"
@@ -38,15 +38,41 @@ export const falseCommand: Program = () => Effect.succeed(1)
 
 export const pwd: Program = (process, argv) => output(process, argv[0], `${process.cwd}\n`)
 
-/** As dash's: `-n`, and `-e` is accepted for bash's sake; escapes are interpreted. */
+/** The program of coreutils: `-n`, `-e`, `-E`; backslashes mean something only with `-e`. */
 export const echo: Program = (process, argv) => {
   let at = 1
   let newline = true
-  for (; /^-[neE]+$/.test(argv[at] ?? ""); at++) if (argv[at]?.includes("n")) newline = false
-  const text = argv.slice(at).join(" ")
-  const bytes = text.includes("\\") ? unescapeBytes(text).bytes : encode(text)
-  return output(process, argv[0], newline ? concat([bytes, Uint8Array.of(10)]) : bytes)
+  let escapes = false
+  for (; /^-[neE]+$/.test(argv[at] ?? ""); at++) {
+    for (const flag of argv[at] ?? "") {
+      if (flag === "n") newline = false
+      if (flag === "e") escapes = true
+      if (flag === "E") escapes = false
+    }
+  }
+  return echoText(process, argv[0], argv.slice(at).join(" "), newline, escapes ? "gnu" : "none")
 }
+
+/** The shell's own, as dash has it: only `-n`, and backslashes always mean something. */
+export const shellEcho: Program = (process, argv) => {
+  const newline = argv[1] !== "-n"
+  return echoText(process, argv[0], argv.slice(newline ? 1 : 2).join(" "), newline, "dash")
+}
+
+const echoText = (
+  process: Process,
+  name: string | undefined,
+  text: string,
+  newline: boolean,
+  escapes: "none" | Escapes
+): Effect.Effect<number> => {
+  if (escapes === "none" || !text.includes("\\")) return output(process, name, newline ? `${text}\n` : text)
+  const { bytes, stop } = unescapeBytes(text, escapes)
+  return output(process, name, newline && !stop ? concat([bytes, Uint8Array.of(10)]) : bytes)
+}
+
+/** Whose escapes: GNU's programs know `\x41` and `\e`, dash does not. */
+type Escapes = "gnu" | "dash"
 
 const simpleEscapes: { readonly [char: string]: number } = {
   n: 10,
@@ -61,7 +87,10 @@ const simpleEscapes: { readonly [char: string]: number } = {
 }
 
 /** Text with backslash escapes as bytes; `\c` ends it. */
-const unescapeBytes = (text: string): { readonly bytes: Uint8Array; readonly stop: boolean } => {
+const unescapeBytes = (
+  text: string,
+  escapes: Escapes
+): { readonly bytes: Uint8Array; readonly stop: boolean } => {
   const pieces: Array<Uint8Array> = []
   let rest = text
   for (;;) {
@@ -71,6 +100,10 @@ const unescapeBytes = (text: string): { readonly bytes: Uint8Array; readonly sto
     rest = rest.slice(match.index + match[0].length)
     const [whole, hex, octal, char = ""] = match
     if (char === "c") return { bytes: concat(pieces), stop: true }
+    if (escapes === "dash" && (hex !== undefined || char === "e")) {
+      pieces.push(encode(whole))
+      continue
+    }
     const code =
       hex !== undefined
         ? Number.parseInt(hex, 16)
@@ -82,7 +115,16 @@ const unescapeBytes = (text: string): { readonly bytes: Uint8Array; readonly sto
 }
 
 /** `printf format [arguments]`: %s %b %c %d %i %u %o %x %X %%, with width, precision and `-0+`; the format is reused while arguments are left. */
-export const printf: Program = (process, argv) => {
+export const printf: Program = (process, argv) => printFormatted(process, argv, "gnu")
+
+/** The shell's own. */
+export const shellPrintf: Program = (process, argv) => printFormatted(process, argv, "dash")
+
+const printFormatted = (
+  process: Process,
+  argv: ReadonlyArray<string>,
+  escapes: Escapes
+): Effect.Effect<number> => {
   const [, format = "", ...values] = argv
   const pieces: Array<Uint8Array> = []
   let bad: string | undefined
@@ -92,7 +134,7 @@ export const printf: Program = (process, argv) => {
     let literal = 0
     for (const match of format.matchAll(/%([-0+ ]*)([0-9]+|\*)?(?:\.([0-9]+))?([a-zA-Z%])/g)) {
       const [whole, flags = "", width, precision, kind = ""] = match
-      const text = unescapeBytes(format.slice(literal, match.index))
+      const text = unescapeBytes(format.slice(literal, match.index), escapes)
       pieces.push(text.bytes)
       literal = match.index + whole.length
       if (kind === "%") {
@@ -102,9 +144,9 @@ export const printf: Program = (process, argv) => {
       const columns = width === "*" ? Number(values[at++] ?? 0) : Number(width ?? 0)
       const value = values[at++] ?? ""
       if ("diouxX".includes(kind) && !/^\s*([-+]?(0[xX][0-9a-fA-F]+|[0-9]+)|['"].)?$/.test(value)) bad = value
-      pieces.push(pad(convert(kind, value, precision), columns, flags))
+      pieces.push(pad(convert(kind, value, precision, escapes), columns, flags))
     }
-    const rest = unescapeBytes(format.slice(literal))
+    const rest = unescapeBytes(format.slice(literal), escapes)
     pieces.push(rest.bytes)
     if (rest.stop || at === before) break
   } while (at < values.length)
@@ -114,12 +156,17 @@ export const printf: Program = (process, argv) => {
     : Effect.flatMap(written, () => fail(process, argv[0], `${bad}: expected numeric value`))
 }
 
-const convert = (kind: string, value: string, precision: string | undefined): Uint8Array => {
+const convert = (
+  kind: string,
+  value: string,
+  precision: string | undefined,
+  escapes: Escapes
+): Uint8Array => {
   switch (kind) {
     case "s":
       return encode(precision === undefined ? value : value.slice(0, Number(precision)))
     case "b":
-      return unescapeBytes(value).bytes
+      return unescapeBytes(value, escapes).bytes
     case "c":
       return encode(value.slice(0, 1))
     case "o":
@@ -353,7 +400,13 @@ export const kill: Program = Effect.fnUntraced(function* (process: Process, argv
   const signal = signalOf(wanted)
   if (signal === undefined && wanted !== "0")
     return yield* fail(process, name, `invalid signal: ${wanted}`, 2)
-  if (targets.length === 0) return yield* fail(process, name, "usage: kill [-s sigspec] pid ...", 2)
+  if (targets.length === 0)
+    return yield* fail(
+      process,
+      name,
+      "Usage: kill [-s sigspec | -signum | -sigspec] [pid | job]... or\nkill -l [exitstatus]",
+      2
+    )
   let status = 0
   for (const target of targets) {
     const problem = send(process, Number(target), signal)

@@ -40,13 +40,18 @@ const each = Effect.fnUntraced(function* (
   name: string | undefined,
   paths: ReadonlyArray<string>,
   what: string,
-  act: (path: string) => FsResult<unknown>
+  act: (path: string) => FsResult<unknown>,
+  missing?: string
 ) {
   if (paths.length === 0) return yield* fail(process, name, "missing operand")
   let status = 0
   for (const path of paths) {
-    const result = act(process.absolute(path))
-    if (Result.isFailure(result)) status = yield* complain(process, name, `${what} '${path}'`, result.failure)
+    const at = process.absolute(path)
+    const result = act(at)
+    if (Result.isSuccess(result)) continue
+    const { failure } = result
+    const isMissing = missing !== undefined && failure.reason === "not-found" && failure.path === at
+    status = yield* complain(process, name, `${isMissing ? missing : what} '${path}'`, failure)
   }
   return status
 })
@@ -320,10 +325,17 @@ const toTarget = (
   if (target === undefined || rest.length < 2) return fail(process, argv[0], "missing file operand")
   const sources = rest.slice(0, -1)
   let at = 0
-  return each(process, argv[0], sources, what, (from) => {
-    const source = sources[at++] ?? ""
-    return act(from, destination(process, source, target), source)
-  })
+  return each(
+    process,
+    argv[0],
+    sources,
+    what,
+    (from) => {
+      const source = sources[at++] ?? ""
+      return act(from, destination(process, source, target), source)
+    },
+    "cannot stat"
+  )
 }
 
 export const mv: Program = (process, argv) =>
@@ -388,14 +400,21 @@ export const ln: Program = (process, argv) => {
 /** `chmod [-R is not understood] mode path ...` with an octal mode or `[ugoa][+-=][rwx]`. */
 export const chmod: Program = (process, argv) => {
   const [, wanted = "", ...paths] = argv
-  return each(process, argv[0], paths, "changing permissions of", (path) => {
-    const info = statOf(process.kernel.tree, path, process.uid, true)
-    if (Result.isFailure(info)) return info
-    const mode = modeOf(wanted, info.success.mode)
-    return mode === undefined
-      ? Result.fail<FsFailure>({ reason: "invalid", path, detail: wanted })
-      : changeMode(process.kernel.tree, path, mode, process.uid)
-  })
+  return each(
+    process,
+    argv[0],
+    paths,
+    "changing permissions of",
+    (path) => {
+      const info = statOf(process.kernel.tree, path, process.uid, true)
+      if (Result.isFailure(info)) return info
+      const mode = modeOf(wanted, info.success.mode)
+      return mode === undefined
+        ? Result.fail<FsFailure>({ reason: "invalid", path, detail: wanted })
+        : changeMode(process.kernel.tree, path, mode, process.uid)
+    },
+    "cannot access"
+  )
 }
 
 const modeOf = (text: string, before: number): number | undefined => {

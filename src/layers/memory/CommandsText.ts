@@ -218,31 +218,65 @@ export const tail: Program = Effect.fnUntraced(function* (process: Process, argv
   return written === 0 ? status : written
 })
 
-/** `wc [-l] [-w] [-c] [file ...]` */
+interface Counts {
+  lines: number
+  words: number
+  bytes: number
+}
+
+const countOf = (counts: Counts, data: Uint8Array, inWord: boolean): boolean => {
+  let within = inWord
+  counts.bytes += data.length
+  for (const byte of data) {
+    if (byte === 10) counts.lines++
+    const blank = byte === 32 || (byte >= 9 && byte <= 13)
+    if (!blank && !within) counts.words++
+    within = !blank
+  }
+  return within
+}
+
+/** `wc [-l] [-w] [-c] [file ...]`, in columns as GNU's. */
 export const wc: Program = Effect.fnUntraced(function* (process: Process, argv: ReadonlyArray<string>) {
   const { options, rest } = parseOptions(argv, "")
-  const total = { lines: 0, words: 0, bytes: 0 }
+  const rows: Array<{ readonly name: string; readonly counts: Counts }> = []
   let inWord = false
-  const status = yield* eachPiece(process, argv[0], rest, (data) => {
-    total.bytes += data.length
-    for (const byte of data) {
-      if (byte === 10) total.lines++
-      const blank = byte === 32 || (byte >= 9 && byte <= 13)
-      if (!blank && !inWord) total.words++
-      inWord = !blank
+  const status = yield* eachPiece(process, argv[0], rest, (data, path) => {
+    if (rows.at(-1)?.name !== path) {
+      rows.push({ name: path, counts: { lines: 0, words: 0, bytes: 0 } })
+      inWord = false
     }
+    const row = rows.at(-1)
+    if (row !== undefined) inWord = countOf(row.counts, data, inWord)
     return Effect.succeed(true)
   })
-  const all = !options.has("l") && !options.has("w") && !options.has("c") && !options.has("m")
-  const counts = [
-    ...(all || options.has("l") ? [total.lines] : []),
-    ...(all || options.has("w") ? [total.words] : []),
-    ...(all || options.has("c") || options.has("m") ? [total.bytes] : [])
+  // Empty files give no piece.
+  const named = (rest.length === 0 ? ["-"] : rest).flatMap((name) => {
+    const row = rows.find((one) => one.name === name)
+    if (row !== undefined) return [row]
+    return status === 0 ? [{ name, counts: { lines: 0, words: 0, bytes: 0 } }] : []
+  })
+  const total = { lines: 0, words: 0, bytes: 0 }
+  for (const { counts } of named) {
+    total.lines += counts.lines
+    total.words += counts.words
+    total.bytes += counts.bytes
+  }
+  const all = !["l", "w", "c", "m"].some((option) => options.has(option))
+  const columnsOf = (counts: Counts): ReadonlyArray<number> => [
+    ...(all || options.has("l") ? [counts.lines] : []),
+    ...(all || options.has("w") ? [counts.words] : []),
+    ...(all || options.has("c") || options.has("m") ? [counts.bytes] : [])
   ]
-  const text =
-    counts.length === 1 ? String(counts[0]) : counts.map((count) => String(count).padStart(7)).join(" ")
-  const names = rest.length === 0 ? "" : ` ${rest.length === 1 ? rest[0] : "total"}`
-  const written = yield* output(process, argv[0], `${text}${names}\n`)
+  const single = columnsOf(total).length === 1 && named.length <= 1
+  const width = single ? 1 : rest.length === 0 ? 7 : String(total.bytes).length
+  const line = (counts: Counts, name: string) =>
+    `${columnsOf(counts)
+      .map((count) => String(count).padStart(width))
+      .join(" ")}${name === "-" ? "" : ` ${name}`}\n`
+  const lines = named.map(({ counts, name }) => line(counts, name))
+  if (rest.length > 1) lines.push(line(total, "total"))
+  const written = yield* output(process, argv[0], lines.join(""))
   return written === 0 ? status : written
 })
 

@@ -120,13 +120,15 @@ export class Kernel {
   ): Result.Result<Loaded, SpawnFailure> {
     const name = argv[0] ?? ""
     if (name === "") return Result.fail("not-found")
-    if (name.includes("/"))
-      return this.loadPath(name.startsWith("/") ? name : `${options.cwd}/${name}`, argv, options.uid, 0)
+    if (name.includes("/")) {
+      return this.loadPath(name.startsWith("/") ? name : `${options.cwd}/${name}`, name, argv, options.uid, 0)
+    }
     let refused: SpawnFailure = "not-found"
     for (const directory of (options.path ?? defaultPath).split(":")) {
       const base =
         directory === "" ? options.cwd : directory.startsWith("/") ? directory : `${options.cwd}/${directory}`
-      const found = this.loadPath(`${base}/${name}`, argv, options.uid, 0)
+      const path = `${base}/${name}`
+      const found = this.loadPath(path, path, argv, options.uid, 0)
       if (Result.isSuccess(found) || found.failure === "not-executable") return found
       if (found.failure !== "not-found") refused = found.failure
     }
@@ -135,6 +137,8 @@ export class Kernel {
 
   private loadPath(
     path: string,
+    /** The path as the program is told it. */
+    shown: string,
     argv: ReadonlyArray<string>,
     uid: number,
     depth: number
@@ -155,7 +159,13 @@ export class Kernel {
     if (script === null || depth >= 4) return Result.fail("not-executable")
     const [, interpreter = "", argument = ""] = script
     const rest = argument === "" ? [] : [argument]
-    return this.loadPath(interpreter, [interpreter, ...rest, path, ...argv.slice(1)], uid, depth + 1)
+    return this.loadPath(
+      interpreter,
+      interpreter,
+      [interpreter, ...rest, shown, ...argv.slice(1)],
+      uid,
+      depth + 1
+    )
   }
 
   // --- processes ------------------------------------------------------------

@@ -163,6 +163,9 @@ export class Process {
   /** Whether writing to a pipe without readers is a failure instead of the end. */
   ignoresBrokenPipes = false
 
+  /** What comes before a program's messages while a shell runs it itself. */
+  shellPrefix = ""
+
   /** Writes text to standard output. */
   out(text: string): Effect.Effect<WriteFailure | undefined> {
     return this.write(1, encode(text))

@@ -2,7 +2,7 @@
  * The shell: runs scripts as processes of an in-memory machine.
  */
 import { Effect, Result } from "effect"
-import { exitCodeOf } from "../../domain/Process.ts"
+import { type ExitStatus, exitCodeOf } from "../../domain/Process.ts"
 import { decode, encode, errorText } from "./Inode.ts"
 import type { Loaded } from "./Kernel.ts"
 import { type OpenFile, Pipe, pipeEnds } from "./OpenFile.ts"
@@ -14,6 +14,16 @@ import { ShellState, type Substitutions } from "./ShellState.ts"
 import type { AndOr, Command, Pipeline, Redirect, Script, Word } from "./ShellSyntax.ts"
 
 type Simple = Extract<Command, { readonly type: "simple" }>
+
+/** What strsignal(3) says; of interrupts and broken pipes nothing is said. */
+const signalText: { readonly [signal: string]: string } = {
+  SIGHUP: "Hangup",
+  SIGQUIT: "Quit",
+  SIGKILL: "Killed",
+  SIGUSR1: "User defined signal 1",
+  SIGUSR2: "User defined signal 2",
+  SIGTERM: "Terminated"
+}
 
 /** A command the shell runs itself. */
 export type Builtin = (shell: Shell, argv: ReadonlyArray<string>) => Effect.Effect<number>
@@ -52,6 +62,13 @@ export class Shell {
   abort(message: string, status: number): Effect.Effect<number> {
     this.state.flow = { type: "exit" }
     return this.complain(message, status)
+  }
+
+  /** Says how a child was ended by a signal, as dash does. */
+  announce(status: ExitStatus): Effect.Effect<unknown> {
+    if (status._tag === "Exited") return Effect.void
+    const text = signalText[status.signal]
+    return text === undefined ? Effect.void : this.process.err(`${text}\n`)
   }
 
   /** Runs a script's text. `final`: nothing comes after it, so its last program may take the shell's place. */
@@ -126,7 +143,8 @@ const runPipeline = Effect.fnUntraced(function* (
   else yield* runPipes(shell, pipeline.commands)
   if (tolerant) shell.conditions--
   if (pipeline.negated && state.flow === undefined) state.status = state.status === 0 ? 1 : 0
-  else if (state.errexit && state.status !== 0 && shell.conditions === 0) state.flow ??= { type: "exit" }
+  const fails = state.errexit && state.status !== 0
+  if (fails && !tolerant && shell.conditions === 0) state.flow ??= { type: "exit" }
   return state.status
 })
 
@@ -154,7 +172,11 @@ const runPipes = Effect.fnUntraced(function* (shell: Shell, commands: ReadonlyAr
     }
     children.push(child)
   }
-  for (const child of children) state.status = exitCodeOf(yield* process.wait(child))
+  for (const child of children) {
+    const status = yield* process.wait(child)
+    yield* shell.announce(status)
+    state.status = exitCodeOf(status)
+  }
   return state.status
 })
 
@@ -170,7 +192,7 @@ const fork = (
   files: ReadonlyMap<number, OpenFile>,
   run: (subshell: Shell) => Effect.Effect<number>
 ): Process | undefined => {
-  const { process, state } = shell
+  const { process, state, conditions } = shell
   return process.kernel.spawn(process.execution, process, {
     argv: process.argv,
     env: process.env,
@@ -181,6 +203,7 @@ const fork = (
       const copy = new ShellState(child, state.name, state.positional, state)
       copy.variables.set("$", state.get("$") ?? "")
       const subshell = new Shell(copy, shell.builtins)
+      subshell.conditions = conditions
       return Effect.flatMap(run(subshell), () => subshell.finish())
     }
   })
@@ -232,7 +255,9 @@ const runSubshell = Effect.fnUntraced(function* (
   const child = fork(shell, redirected.files, (subshell) => runScript(subshell, command.body, true))
   redirected.release()
   if (child === undefined) return yield* shell.abort("Cannot fork", 2)
-  state.status = exitCodeOf(yield* process.wait(child))
+  const status = yield* process.wait(child)
+  yield* shell.announce(status)
+  state.status = exitCodeOf(status)
   return state.status
 })
 
@@ -436,7 +461,9 @@ const runExternal = Effect.fnUntraced(function* (
   })
   redirected.release()
   if (child === undefined) return yield* shell.abort("Cannot fork", 2)
-  state.status = exitCodeOf(yield* process.wait(child))
+  const status = yield* process.wait(child)
+  yield* shell.announce(status)
+  state.status = exitCodeOf(status)
   return state.status
 })
 
@@ -614,6 +641,8 @@ const capture = Effect.fnUntraced(function* (shell: Shell, script: Script) {
     chunks.push(data)
   }
   process.closeFile(descriptor)
-  state.status = exitCodeOf(yield* process.wait(child))
+  const status = yield* process.wait(child)
+  yield* shell.announce(status)
+  state.status = exitCodeOf(status)
   return decode(concat(chunks)).replace(/\n+$/, "").replace(/\0/g, "")
 })

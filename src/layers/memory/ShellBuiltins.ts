@@ -3,10 +3,19 @@
  */
 import { Effect, Result } from "effect"
 import { exitCodeOf, type Signal } from "../../domain/Process.ts"
-import { echo, falseCommand, kill, printf, pwd, signalOf, test, trueCommand } from "./CommandsBasic.ts"
+import {
+  falseCommand,
+  kill,
+  pwd,
+  shellEcho,
+  shellPrintf,
+  signalOf,
+  test,
+  trueCommand
+} from "./CommandsBasic.ts"
 import { normalize, readAll } from "./Files.ts"
 import { decode, errorText } from "./Inode.ts"
-import { enterable } from "./OpenPath.ts"
+import { enterable, forReading, openPath } from "./OpenPath.ts"
 import type { Process, Program } from "./Process.ts"
 import { type Builtin, type Builtins, Shell } from "./Shell.ts"
 import { parseScript } from "./ShellParser.ts"
@@ -17,8 +26,14 @@ import { waitFor } from "./Wakeup.ts"
 /** A program that the shell runs in its own process. */
 const inProcess =
   (program: Program): Builtin =>
-  (shell, argv) =>
-    program(shell.process, argv)
+  (shell, argv) => {
+    const { process, state } = shell
+    process.shellPrefix = `${state.name}: 1: `
+    return Effect.map(program(process, argv), (status) => {
+      process.shellPrefix = ""
+      return status
+    })
+  }
 
 const number = (text: string | undefined, otherwise: number): number =>
   text === undefined || !/^[0-9]+$/.test(text) ? otherwise : Number(text)
@@ -147,13 +162,26 @@ const read: Builtin = Effect.fnUntraced(function* (shell: Shell, argv: ReadonlyA
 
 const evaluate: Builtin = (shell, argv) => shell.source(argv.slice(1).join(" "))
 
-const dot: Builtin = (shell, [, file = ""]) => {
+const dot: Builtin = Effect.fnUntraced(function* (shell: Shell, argv: ReadonlyArray<string>) {
   const { process } = shell
-  const text = readAll(process.kernel.tree, process.absolute(file), process.uid)
-  return Result.isSuccess(text)
-    ? shell.source(decode(text.success))
-    : shell.abort(`.: cannot open ${file}: ${errorText[text.failure.reason]}`, 2)
-}
+  const path = argv[1] ?? ""
+  const file = openPath(process, path, forReading)
+  if (Result.isFailure(file)) {
+    const { reason } = file.failure
+    return yield* shell.abort(
+      `.: cannot open ${path}: ${reason === "not-found" ? "No such file" : errorText[reason]}`,
+      2
+    )
+  }
+  process.setFile(scriptFd, file.success)
+  const text = decode(yield* process.readAll(scriptFd))
+  process.closeFile(scriptFd)
+  shell.state.status = 0
+  return yield* shell.source(text)
+})
+
+/** A descriptor no script uses itself. */
+const scriptFd = 255
 
 const wait: Builtin = Effect.fnUntraced(function* (shell: Shell, argv: ReadonlyArray<string>) {
   const { process } = shell
@@ -169,7 +197,9 @@ const wait: Builtin = Effect.fnUntraced(function* (shell: Shell, argv: ReadonlyA
     )
     if (ended === "trap") return 130
     yield* process.wait(child)
-    if (pids.length > 0) status = exitCodeOf(ended)
+    if (pids.length === 0) continue
+    yield* shell.announce(ended)
+    status = exitCodeOf(ended)
   }
   return status
 })
@@ -272,8 +302,8 @@ export const shellBuiltins: Builtins = {
     ["read", read],
     ["wait", wait],
     ["umask", () => ok],
-    ["echo", inProcess(echo)],
-    ["printf", inProcess(printf)],
+    ["echo", inProcess(shellEcho)],
+    ["printf", inProcess(shellPrintf)],
     ["pwd", inProcess(pwd)],
     ["test", inProcess(test)],
     ["[", inProcess(test)],

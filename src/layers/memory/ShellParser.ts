@@ -20,8 +20,8 @@ export const parseScript = (source: string): Result.Result<Script, SyntaxFailure
   const parser = new Parser(source)
   const script = parser.script([])
   if (parser.failure !== undefined) return Result.fail(parser.failure)
-  if (!parser.atEnd)
-    return Result.fail({ message: `syntax error: unexpected "${parser.peekText()}"`, incomplete: false })
+  if (!parser.atEnd) parser.unexpected()
+  if (parser.failure !== undefined) return Result.fail(parser.failure)
   return Result.succeed(script)
 }
 
@@ -90,8 +90,15 @@ class Parser {
   }
 
   private fail(message: string): void {
-    this.failure ??= { message: `syntax error: ${message}`, incomplete: this.atEnd }
+    this.failure ??= { message: `Syntax error: ${message}`, incomplete: this.atEnd }
     this.at = this.source.length
+  }
+
+  /** What comes next should not. */
+  unexpected(expecting?: string): void {
+    const found = this.peekText()
+    const name = found === "end of file" || found === "newline" ? found : `"${found}"`
+    this.fail(`${name} unexpected${expecting === undefined ? "" : ` (expecting "${expecting}")`}`)
   }
 
   // --- tokens ---------------------------------------------------------------
@@ -140,7 +147,7 @@ class Parser {
 
   private expectWord(word: string): void {
     this.newlines()
-    if (!this.acceptWord(word)) this.fail(`expected "${word}", found "${this.peekText()}"`)
+    if (!this.acceptWord(word)) this.unexpected(word)
   }
 
   peekText(): string {
@@ -172,7 +179,7 @@ class Parser {
 
   private body(stops: ReadonlyArray<string>): Script {
     const script = this.script(stops)
-    if (script.length === 0) this.fail(`unexpected "${this.peekText()}"`)
+    if (script.length === 0) this.unexpected()
     return script
   }
 
@@ -204,7 +211,7 @@ class Parser {
   private command(): Command {
     if (this.accept("(")) {
       const body = this.body([])
-      if (!this.accept(")")) this.fail(`expected ")", found "${this.peekText()}"`)
+      if (!this.accept(")")) this.unexpected(")")
       return { type: "subshell", body, redirects: this.redirects() }
     }
     switch (this.peekWord()) {
@@ -261,7 +268,7 @@ class Parser {
   private forLoop(): Command {
     this.acceptWord("for")
     const name = this.peekWord() ?? ""
-    if (!isName(name)) this.fail(`bad for loop variable "${this.peekText()}"`)
+    if (!isName(name)) this.fail("Bad for loop variable")
     this.acceptWord(name)
     this.newlines()
     let words: Array<Word> | undefined
@@ -284,7 +291,7 @@ class Parser {
       this.accept("(")
       const patterns = [this.word()]
       while (this.accept("|")) patterns.push(this.word())
-      if (!this.accept(")")) this.fail(`expected ")", found "${this.peekText()}"`)
+      if (!this.accept(")")) this.unexpected(")")
       branches.push({ patterns, body: this.script(["esac"]) })
       if (!this.accept(";;")) break
       this.newlines()
@@ -298,7 +305,7 @@ class Parser {
     const words: Array<Word> = []
     const redirects: Array<Redirect> = []
     const first = this.peekWord()
-    if (first !== undefined && reserved.has(first)) this.fail(`unexpected "${first}"`)
+    if (first !== undefined && reserved.has(first)) this.unexpected()
     for (;;) {
       const redirect = this.redirect()
       if (redirect !== undefined) {
@@ -317,14 +324,14 @@ class Parser {
       words.push(word)
     }
     if (assignments.length + words.length + redirects.length === 0) {
-      this.fail(`unexpected "${this.peekText()}"`)
+      this.unexpected()
       return nothing
     }
     return { type: "simple", assignments, words, redirects }
   }
 
   private definition(name: string): Command {
-    if (!this.accept(")")) this.fail(`expected ")", found "${this.peekText()}"`)
+    if (!this.accept(")")) this.unexpected(")")
     this.newlines()
     return { type: "function", name, body: this.command() }
   }
@@ -353,7 +360,7 @@ class Parser {
     this.at += match[0].length
     const [, number = "", operator = ""] = match
     const fd = number !== "" ? Number(number) : operator.startsWith("<") ? 0 : 1
-    if (!this.hasWord()) this.fail(`unexpected "${this.peekText()}"`)
+    if (!this.hasWord()) this.unexpected()
     const target = this.word()
     switch (operator) {
       case "<<":
@@ -432,7 +439,7 @@ class Parser {
         const close = this.source.indexOf("'", this.at + 1)
         if (close < 0) {
           this.at = this.source.length
-          this.fail("unterminated quoted string")
+          this.fail("Unterminated quoted string")
           break
         }
         parts.push({ type: "text", text: this.source.slice(this.at + 1, close), quoted: true })
@@ -442,7 +449,7 @@ class Parser {
         this.at++
         parts.push(...this.quotedParts('"', this))
         if (this.source[this.at] === '"') this.at++
-        else this.fail("unterminated quoted string")
+        else this.fail("Unterminated quoted string")
       } else if (char === "$" || char === "`") {
         flush()
         parts.push(this.expansion(false))
@@ -492,7 +499,7 @@ class Parser {
     if (rest.startsWith("(")) {
       this.at += 2
       const script = this.script([])
-      if (!this.accept(")")) this.fail("unterminated command substitution")
+      if (!this.accept(")")) this.unexpected(")")
       return { type: "command", script, quoted }
     }
     if (rest.startsWith("{")) return this.braced(quoted)
@@ -511,7 +518,7 @@ class Parser {
       text += this.source[this.at] ?? ""
       this.at++
     }
-    if (this.atEnd) this.fail("unterminated command substitution")
+    if (this.atEnd) this.fail("EOF in backquote substitution")
     this.at++
     const script = parseScript(text)
     if (Result.isFailure(script)) {
@@ -533,7 +540,7 @@ class Parser {
       return false
     })
     if (this.source.startsWith("))", this.at)) this.at += 2
-    else this.fail("unterminated arithmetic expansion")
+    else this.fail("Missing '))'")
     return { type: "arithmetic", word, quoted }
   }
 
@@ -543,14 +550,14 @@ class Parser {
       this.source.slice(this.at, this.at + 256)
     )
     if (match === null) {
-      this.fail("bad substitution")
+      this.fail("Bad substitution")
       return { type: "text", text: "", quoted }
     }
     this.at += match[0].length
     const [, length, name = "", operator = ""] = match
     const word = this.wordUntil((char) => char === "}")
     if (this.source[this.at] === "}") this.at++
-    else this.fail("bad substitution")
+    else this.fail("Bad substitution")
     return { type: "variable", name, operator: length === "#" ? "length" : operator, word, quoted }
   }
 }

@@ -284,7 +284,7 @@ describe("a file system", () => {
         assert.strictEqual(tree.usedInodes, model.size)
       }
     },
-    { numRuns: 300 }
+    { arbitrary: { runs: 300 } }
   )
 
   it("lists as deep and as much as asked", () => {

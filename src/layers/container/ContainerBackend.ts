@@ -109,10 +109,12 @@ const make = Effect.gen(function* () {
     const end = Effect.provideContext(endMachine(container), parts)
     // Of an earlier generation, or of a start that was cut off.
     if (yield* files.exists(container)) yield* end
-    yield* starter.start(container, request)
-    return yield* attach(container, request).pipe(
-      Effect.catchTag("Connection", connectionBroken),
-      Effect.onError(() => Effect.ignore(end))
+    const connected = Effect.catchTag(attach(container, request), "Connection", connectionBroken)
+    // No interruption falls between the two, where a machine would be nobody's.
+    return yield* Effect.uninterruptibleMask((restore) =>
+      restore(starter.start(container, request)).pipe(
+        Effect.andThen(Effect.onError(restore(connected), () => Effect.ignore(end)))
+      )
     )
   })
 

@@ -1,7 +1,7 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { Effect, FileSystem, Stream } from "effect"
 import { ChildProcess } from "effect/process"
-import { Base, backend, canRun, everything, sandbox, sh, specOf } from "./support.ts"
+import { Base, backend, canRun, everything, remains, sandbox, sh, specOf } from "./support.ts"
 
 /** A directory with a shell, cat and what they are linked against, owned by the host's root. */
 const shellImage = Effect.fnUntraced(function* (path: string) {
@@ -43,7 +43,15 @@ describe.runIf(canRun)("a directory as image", () => {
       }).pipe(Effect.scoped, Effect.provide(offered))
     )
 
-    it.effect("must exist, be absolute, and be offered", () =>
+    it.effect("is unsupported where its file system cannot show it with other owners", () =>
+      Effect.gen(function* () {
+        const error = yield* Effect.flip(sandbox(specOf({ image: "dir:/sys/kernel" })))
+        assert.deepInclude(error, { _tag: "Unsupported", capability: "idmapped-mount" })
+        assert.deepStrictEqual(yield* remains, [])
+      }).pipe(Effect.scoped, Effect.provide(offered))
+    )
+
+    it.effect("must exist, be absolute, and have no colon", () =>
       Effect.gen(function* () {
         const tag = (image: string) =>
           Effect.map(Effect.flip(sandbox(specOf({ image }))), (error) => error._tag)

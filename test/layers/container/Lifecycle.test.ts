@@ -1,3 +1,4 @@
+import { fileURLToPath } from "node:url"
 import { assert, describe, layer } from "@effect/vitest"
 import { Effect, FileSystem, Layer } from "effect"
 import { Generation } from "../../../src/domain/Ids.ts"
@@ -123,6 +124,27 @@ describe.runIf(canRun)("a container's machine", () => {
         assert.strictEqual(yield* refused(specOf({ network: "full" })), "Unsupported")
         assert.strictEqual(yield* refused(specOf({}, { memoryBytes: 2 ** 50 })), "InvalidArgument")
         assert.deepStrictEqual(yield* service.list, [])
+        assert.deepStrictEqual(yield* remains, [])
+      })
+    )
+
+    it.effect("is refused, never unlimited, where disks or mounts cannot be made", () =>
+      Effect.gen(function* () {
+        const fs = yield* FileSystem.FileSystem
+        const helper = fileURLToPath(new URL("../../../native/build/fiberbox-host", import.meta.url))
+        for (const [lost, capability] of [
+          ["mknod", "loop-device"],
+          ["sys_admin", "mount-namespace"]
+        ] as const) {
+          const weak = `${(yield* Base).path}/without-${lost}`
+          const script = `#!/bin/sh\nexec setpriv --bounding-set -${lost} --inh-caps -${lost} ${helper} "$@"\n`
+          yield* fs.writeFileString(weak, script, { mode: 0o755 })
+          const error = yield* Effect.scoped(sandbox()).pipe(
+            Effect.provide(backend({ container: { helper: weak } })),
+            Effect.flip
+          )
+          assert.deepInclude(error, { _tag: "Unsupported", capability })
+        }
         assert.deepStrictEqual(yield* remains, [])
       })
     )

@@ -19,7 +19,7 @@ const loadBackend = (name: BackendName) => {
   switch (name) {
     case "container":
       return Effect.promise(() => import("./container.ts")).pipe(
-        Effect.map(({ Container }) => Container.layer())
+        Effect.map(({ Container }) => Container.layer({ directoryImages: true }))
       )
     case "memory":
       return Effect.promise(() => import("./memory.ts")).pipe(Effect.map(({ Memory }) => Memory.layer()))

@@ -19,6 +19,7 @@ const doctor = "`fiberbox doctor` tells what works here and how to mend the rest
 const hintOf = (error: SandboxError): string | undefined => {
   switch (error._tag) {
     case "Unsupported":
+      return error.capability.startsWith("network-") ? "leave --network out, or use another backend" : doctor
     case "BackendFailed":
     case "SandboxFailed":
       return doctor

@@ -69,7 +69,9 @@ const flags = {
     "none, full, or allow:example.org,pypi.org",
     Units.parseNetwork
   ).pipe(
-    Flag.withDescription("What it may reach: nothing (the default), everything, or the named hosts"),
+    Flag.withDescription(
+      "What it may reach: nothing (the default), everything, or the named hosts; refused where the backend cannot enforce it"
+    ),
     Flag.optional
   ),
   env: parsed(

@@ -44,6 +44,16 @@ const report = Effect.fnUntraced(function* <E>(
   return { backend, works: checks.every((check) => check.status !== "failed"), checks }
 })
 
+/** What the probe's shorter names stand for. */
+const titles: Readonly<Record<string, string>> = {
+  runtime: "OCI runtime",
+  helper: "mount helper",
+  mounts: "private mounts",
+  "user-namespace": "user namespaces",
+  disk: "loop disk, overlay",
+  "layer /usr": "idmapped /usr"
+}
+
 const container = Effect.gen(function* () {
   const { Container } = yield* Effect.promise(() => import("../container.ts"))
   const { probe } = yield* Effect.promise(() => import("../layers/container/Probe.ts"))
@@ -53,7 +63,8 @@ const container = Effect.gen(function* () {
   const found = yield* probe({ ...defaultPrograms, baseDir })
   const needs = found.map(({ detail, fix, name, ok, required }): Check => {
     const status = ok ? "ok" : required ? "failed" : "warning"
-    return fix === "" ? { name, status, detail } : { name, status, detail, fix }
+    const told = { name: titles[name] ?? name, status, detail: detail === "" ? "works" : detail } as const
+    return fix === "" ? told : { ...told, fix }
   })
   return yield* report("container", [...needs, diskSpace(baseDir)], Container.layer())
 })

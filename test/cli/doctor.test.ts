@@ -48,7 +48,7 @@ describe("fiberbox doctor", () => {
     Effect.gen(function* () {
       const { code, out } = yield* fiberbox(["doctor"], { env: { PATH: "/nowhere" } })
       assert.match(out, /container \(default\): does not work/)
-      assert.match(out, /✗ runtime +runc cannot be run\n +Fix: .*install.*runc/)
+      assert.match(out, /✗ OCI runtime +runc cannot be run\n +Fix: .*install.*runc/)
       assert.match(out, /memory: works/)
       assert.strictEqual(code, 1)
     })

@@ -163,4 +163,16 @@ describe.runIf(canRunContainers)("fiberbox run, ended by itself,", () => {
       }).pipe(Effect.scoped),
     patient
   )
+
+  it.live(
+    "when its reader goes away: ends as a program does that SIGPIPE ends, quietly, and leaves nothing",
+    () =>
+      Effect.gen(function* () {
+        const { leavesNothing, running: child } = yield* running("exec yes MARK")
+        yield* child.shows("600.")
+        yield* child.hangUp
+        const ended = yield* leavesNothing
+        assert.deepStrictEqual([ended.code, ended.err], [141, ""])
+      }).pipe(Effect.scoped)
+  )
 })

@@ -49,6 +49,8 @@ export interface Running {
   readonly signal: (signal: NodeJS.Signals) => Effect.Effect<void>
   /** Reads nothing more of its standard output until it has ended. */
   readonly stopReading: Effect.Effect<void>
+  /** Closes the pipe that its standard output goes to. */
+  readonly hangUp: Effect.Effect<void>
   readonly ended: Effect.Effect<Ended>
 }
 
@@ -101,6 +103,7 @@ const watch = (child: ChildProcess): Running => {
       child.stdout?.pause()
       child.once("exit", () => child.stdout?.resume())
     }),
+    hangUp: Effect.sync(() => void child.stdout?.destroy()),
     ended
   }
 }

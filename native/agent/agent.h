@@ -47,7 +47,7 @@ void loop_init(void);
 void loop_once(int max_wait);
 void clocks(void);
 
-/* wire.c: frames in and out, channels */
+/* wire.c: frames in and out */
 struct rd {
 	const u8 *p, *end;
 	bool bad;
@@ -75,9 +75,16 @@ void w_cancel(void); /* forget the frame that was begun */
 void w_empty(u8 type, u32 channel);
 void w_error(u32 channel, u16 code, int err, u64 detail, const char *message);
 void w_errno(u32 channel, int err);
-bool out_room(void);
 u16 code_of(int err);
+u8 *own_pages(size_t n); /* which supervisors do not inherit; NULL with errno */
+bool out_init(void);
+void out_clear(void);
+bool out_broken(void);
+bool out_waiting(void);
+bool out_room(void); /* whether more may be queued */
+bool out_flush(int fd);
 
+/* chan.c: channels */
 struct chan;
 struct chan_ops {
 	bool (*pump)(struct chan *);                         /* write what credit and room allow; true = call again */
@@ -95,10 +102,12 @@ struct chan {
 void *chan_open(size_t size, u32 id, u32 credit, const struct chan_ops *); /* NULL: answered with an error already */
 struct chan *chan_find(u32 id);
 void chan_close(struct chan *);
+void chan_close_all(void);
 u32 chan_next_id(void);
 void pump(void);
 void sweep(void);
 
+/* conn.c: the host */
 bool conn_live(void);
 void conn_listen(int fd);
 void conn_tick(void);
@@ -132,8 +141,9 @@ u64 journal_holds(const struct journal *, const struct place *); /* first positi
 void journal_trim(struct journal *);
 void journal_free(struct journal *);
 
-/* proc.c and sup.c: processes */
-void proc_init(void);
+/* pool.c, spawn.c, proc.c, attach.c, control.c and sup.c: processes */
+void pool_init(void);
+void pool_reap(void);
 void proc_spawn(u32 channel, struct rd *);
 void proc_attach(u32 channel, struct rd *);
 void proc_signal(u32 channel, struct rd *);
@@ -143,7 +153,6 @@ void proc_stdin_close(u32 channel, struct rd *);
 void proc_resize(u32 channel, struct rd *);
 void proc_list(u32 channel);
 void proc_tick(void);
-void proc_reap(void);
 void proc_sweep(void);
 void proc_kill_all(void);
 bool proc_evict(void); /* forget the oldest finished process */

@@ -41,7 +41,7 @@ void handle(u8 type, u32 channel, struct rd *r)
 {
 	if (type < T_PING)
 		return on_channel(type, channel, r);
-	if (!channel || channel >= 0x80000000u || chan_find(channel))
+	if (!channel || channel >= FIRST_OWN || chan_find(channel))
 		return w_error(channel, E_INVALID, 0, 0, "channel not free");
 	switch (type) {
 	case T_PING: return w_empty(T_OK, channel);

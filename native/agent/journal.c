@@ -57,10 +57,9 @@ static bool resize(struct journal *j, u32 cap)
 	to.cap = cap;
 	to.ring = NULL;
 	if (cap) {
-		to.ring = mmap(NULL, cap, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		if (to.ring == MAP_FAILED)
+		to.ring = own_pages(cap);
+		if (!to.ring)
 			return false;
-		madvise(to.ring, cap, MADV_DONTFORK);
 	}
 	for (u64 pos = j->tail; pos < j->head;) {
 		u32 at = (u32)(pos % j->cap), n = j->cap - at;

@@ -110,7 +110,7 @@ static void on_signal(struct source *s, u32 events)
 		proc_kill_all();
 		exit(0);
 	}
-	proc_reap();
+	pool_reap();
 }
 
 void loop_once(int max_wait)
@@ -257,7 +257,7 @@ int main(int argc, char **argv)
 	for (int i = 0; quiet && null_fd >= 0 && i < 3; i++)
 		dup2(null_fd, i);
 	conn_listen(fd);
-	proc_init();
+	pool_init();
 	if (!quiet && write(STDOUT_FILENO, "ready\n", 6) < 0)
 		die("fiberbox-agent: stdout");
 	for (;;)

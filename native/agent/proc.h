@@ -1,4 +1,4 @@
-/* The process record, shared by proc.c (life), attach.c (readers) and control.c (stdin, signals, sizes). */
+/* The process record, shared by spawn.c (start), pool.c (supervisors), proc.c (life), attach.c (readers) and control.c (stdin, signals, sizes). */
 #ifndef PROC_H
 #define PROC_H
 #include "agent.h"
@@ -9,7 +9,7 @@ enum state {
 	DRAINING, /* the main program has exited, its output may still come */
 	EXITED,
 };
-enum { ARGV_KEPT = 1024, STDIN_CAP = 64 * 1024, DRAIN_MAX = 1000 };
+enum { MAX_RUNNING = 1024, ARGV_KEPT = 1024, STDIN_CAP = 64 * 1024, DRAIN_MAX = 1000 };
 
 struct sup {
 	struct source s;
@@ -43,6 +43,19 @@ extern struct proc *procs; /* newest first */
 struct proc *proc_find(const char *id);
 struct proc *proc_named(u32 channel, struct rd *); /* NULL: answered already */
 void proc_resume(struct proc *);
+void proc_enter(struct proc *);
+void proc_wire(struct proc *, const int ours[3]);
+void proc_started(struct proc *, pid_t);
+void proc_failed(struct proc *, u8 stage, int err); /* it did not start; the record is gone */
+void proc_main_gone(struct proc *, int status);     /* the program itself has ended */
+void proc_tree_gone(struct proc *);                 /* nothing it started is left */
+u32 proc_running(void);
+
+/* pool.c: a supervisor that runs this, or NULL with errno */
+struct sup *pool_start(const u8 *spec, size_t n, const int *fds, int count);
+void pool_tick(void);
+void pool_sweep(void);
+u32 pool_leaving(void);
 
 /* attach.c */
 struct attach *attach_open(u32 channel, u32 credit, struct proc *, u64 cursor, bool follow, bool announce, bool existed);

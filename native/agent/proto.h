@@ -22,6 +22,8 @@ enum {
 	MAX_ID = 64,
 };
 
+#define FIRST_OWN 0x80000000u /* channels from here on are opened by the agent */
+
 enum type {
 	/* both ways */
 	T_NOP = 0,

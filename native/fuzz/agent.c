@@ -324,7 +324,7 @@ int main(int argc, char **argv)
 		fail("cannot listen");
 	loop_init();
 	conn_listen(listening);
-	proc_init();
+	pool_init();
 	u64 end = now + strtoull(argv[2], NULL, 10) * 1000, sessions = 0;
 	for (; now < end; sessions++)
 		session();

@@ -35,7 +35,7 @@ export const Limits = Schema.Struct({
 })
 export type Limits = typeof Limits.Type
 
-/** What a sandbox gets when its creator does not say. */
+/** What a sandbox gets when its creator does not say. A smaller disk has fewer inodes: one for every 8 KiB. */
 export const defaultLimits: Limits = {
   memoryBytes: 512 * 1024 * 1024,
   cpus: 1,
@@ -138,7 +138,7 @@ export const CreateRequest = Schema.Struct({
   name: Schema.optional(SandboxName),
   /** Default: `host`. */
   image: Schema.optional(ImageRef),
-  /** Default for each: {@link defaultLimits}. */
+  /** Default for each: {@link defaultLimits}; of inodes, at most one for every 8 KiB of disk. */
   limits: Schema.optional(
     Schema.Struct({
       memoryBytes: Schema.optional(Limits.fields.memoryBytes),
@@ -168,16 +168,24 @@ export const CreateRequest = Schema.Struct({
 })
 export type CreateRequest = typeof CreateRequest.Type
 
+const bytesPerInode = 8192
+
+const resolveLimits = (limits: NonNullable<CreateRequest["limits"]>): Limits => {
+  const diskBytes = limits.diskBytes ?? defaultLimits.diskBytes
+  return {
+    memoryBytes: limits.memoryBytes ?? defaultLimits.memoryBytes,
+    cpus: limits.cpus ?? defaultLimits.cpus,
+    pids: limits.pids ?? defaultLimits.pids,
+    diskBytes,
+    inodes:
+      limits.inodes ?? Math.max(1, Math.min(defaultLimits.inodes, Math.floor(diskBytes / bytesPerInode)))
+  }
+}
+
 /** The full specification a request stands for. */
 export const resolveSpec = (request: CreateRequest): SandboxSpec => ({
   image: request.image ?? "host",
-  limits: {
-    memoryBytes: request.limits?.memoryBytes ?? defaultLimits.memoryBytes,
-    cpus: request.limits?.cpus ?? defaultLimits.cpus,
-    pids: request.limits?.pids ?? defaultLimits.pids,
-    diskBytes: request.limits?.diskBytes ?? defaultLimits.diskBytes,
-    inodes: request.limits?.inodes ?? defaultLimits.inodes
-  },
+  limits: resolveLimits(request.limits ?? {}),
   network: request.network ?? "none",
   env: request.env ?? {},
   labels: request.labels ?? {},

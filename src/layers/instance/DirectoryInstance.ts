@@ -8,6 +8,7 @@
 import { homedir } from "node:os"
 import {
   Config,
+  Context,
   Effect,
   FileSystem,
   Layer,
@@ -66,7 +67,11 @@ export const make = Effect.fnUntraced(function* (
   const { id, stateDir } = yield* options.stateDir === undefined
     ? ephemeral(baseDir)
     : persistent(path.resolve(options.stateDir))
-  const context = yield* Effect.context<FileSystem.FileSystem | Path.Path>()
+  // Only these two: the context holds the scope of this instance as well, and dead ones belong to their caller's.
+  const context = Context.pick(
+    FileSystem.FileSystem,
+    Path.Path
+  )(yield* Effect.context<FileSystem.FileSystem | Path.Path>())
   return {
     id,
     stateDir,

@@ -22,6 +22,7 @@ import type { Connection } from "./Network.ts"
 import { programs as knownPrograms } from "./Programs.ts"
 import { RunningMachine } from "./RunningMachine.ts"
 import { type MemoryCommand, toProgram } from "./UserCommand.ts"
+import { makeSchedule } from "./Wakeup.ts"
 
 /** How the simulated place is equipped. */
 export interface MemoryOptions {
@@ -61,6 +62,7 @@ const make = Effect.fnUntraced(function* (options: MemoryOptions) {
   const random = yield* Random.Random
   const scheduler = yield* Scheduler.Scheduler
   const dispatcher = scheduler.makeDispatcher()
+  const schedule = makeSchedule((turn) => dispatcher.scheduleTask(turn, 0))
   const context = Context.empty().pipe(
     Context.add(Clock.Clock, clock),
     Context.add(Random.Random, random),
@@ -111,7 +113,7 @@ const make = Effect.fnUntraced(function* (options: MemoryOptions) {
       programs,
       clock,
       random,
-      schedule: (task) => dispatcher.scheduleTask(task, 0),
+      schedule,
       context
     })
     for (const [port, serve] of Object.entries(options.ports ?? {})) {

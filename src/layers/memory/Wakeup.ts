@@ -11,6 +11,37 @@ import { Effect } from "effect"
 /** Runs a task soon, after everything scheduled before it. */
 export type Schedule = (task: () => void) => void
 
+/** Tasks done in one turn of the event loop, so that an endless exchange lets others have theirs. */
+const turnTasks = 1024
+
+/**
+ * Runs tasks one after the other, all that follow from each other in one turn:
+ * so whoever yields once finds that everything has gone as far as it can.
+ */
+export const makeSchedule = (later: (task: () => void) => void): Schedule => {
+  let queue: Array<() => void> = []
+  let isWaiting = false
+  const turn = () => {
+    isWaiting = false
+    for (let done = 0; queue.length > 0 && done < turnTasks; ) {
+      const tasks = queue
+      queue = []
+      done += tasks.length
+      for (const task of tasks) task()
+    }
+    if (queue.length > 0) wait()
+  }
+  const wait = () => {
+    if (isWaiting) return
+    isWaiting = true
+    later(turn)
+  }
+  return (task) => {
+    queue.push(task)
+    wait()
+  }
+}
+
 /** A change that fibers wait for. */
 export class Wakeup {
   /** Counts the changes: read it before looking at the state, and wait {@link since} it. */

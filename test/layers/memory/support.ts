@@ -86,6 +86,9 @@ export const sh = (machine: Machine, text: string, options: Partial<SpawnRequest
     code: status?._tag === "Exited" ? status.code : status
   }))
 
+/** Lets everything in the machines go as far as it can at this moment. */
+export const settle = Effect.repeat(Effect.yieldNow, { times: 4 })
+
 export const exited = (code: number): ExitStatus => ({ _tag: "Exited", code })
 export const killed: ExitStatus = { _tag: "Signaled", signal: "SIGKILL", number: 9 }
 

@@ -2,7 +2,7 @@
  * `fiberbox run`: one sandbox, one program in it, this process's own streams
  * around it.
  */
-import { Cause, Effect, type Layer, Stream } from "effect"
+import { Cause, Effect, type Layer, Option, Stream } from "effect"
 import { InvalidResponse } from "../domain/Errors.ts"
 import { exitCodeOf, type ProcessEvent, type Signal } from "../domain/Process.ts"
 import type { Argv, ProcessOptions } from "../services/Processes.ts"
@@ -30,9 +30,9 @@ export interface RunRequest {
 /** The one program of the sandbox. */
 const processId = "run"
 
-/** How far a run has come: where signals go, and how the program ended. */
+/** How far a run has come: where signals go once the program runs, and how it ended. */
 interface Progress {
-  sandbox: Sandbox | undefined
+  runningIn: Sandbox | undefined
   exitCode: number | undefined
 }
 
@@ -45,12 +45,12 @@ export const run = <E>(
   request: RunRequest,
   backend: Effect.Effect<Layer.Layer<Sandboxes, E>>
 ): Effect.Effect<number> => {
-  const progress: Progress = { sandbox: undefined, exitCode: undefined }
+  const progress: Progress = { runningIn: undefined, exitCode: undefined }
   const program = Effect.flatMap(backend, (layer) =>
     inSandbox(request, progress).pipe(Effect.scoped, Effect.provide(layer))
   )
   return underSignals(program, {
-    forward: (signal) => forward(progress, signal),
+    forward: (signal) => Option.map(runningIn(progress), (sandbox) => forward(sandbox, signal)),
     exitCode: () => progress.exitCode
   }).pipe(
     Effect.catchCause((cause) =>
@@ -59,13 +59,14 @@ export const run = <E>(
   )
 }
 
-const forward = (progress: Progress, signal: Signal): Effect.Effect<void> =>
-  progress.sandbox === undefined
-    ? Effect.void
-    : progress.sandbox.process.connect(processId).pipe(
-        Effect.flatMap((process) => process.signal(signal)),
-        Effect.ignore
-      )
+const runningIn = ({ exitCode, runningIn }: Progress): Option.Option<Sandbox> =>
+  exitCode === undefined ? Option.fromUndefinedOr(runningIn) : Option.none()
+
+const forward = (sandbox: Sandbox, signal: Signal): Effect.Effect<void> =>
+  sandbox.process.connect(processId).pipe(
+    Effect.flatMap((process) => process.signal(signal)),
+    Effect.ignore
+  )
 
 const report = (request: RunRequest, cause: Cause.Cause<unknown>): Effect.Effect<number> => {
   const failure = describe(cause)
@@ -77,7 +78,6 @@ const writeLine = (event: RunEvent) => write("stdout", encodeLine(event))
 
 const inSandbox = Effect.fnUntraced(function* (request: RunRequest, progress: Progress) {
   const sandbox = yield* Sandboxes.create(request.sandbox)
-  progress.sandbox = sandbox
   if (request.json) {
     const { image = "host" } = request.sandbox
     yield* writeLine({ event: "created", sandboxId: sandbox.id, backend: request.backend, image })
@@ -95,16 +95,16 @@ const onPipes = (sandbox: Sandbox, request: RunRequest, progress: Progress) =>
       idleMillis: neverIdle,
       stdin
     })
-    .pipe(consume(request, progress))
+    .pipe(consume(sandbox, request, progress))
 
 const onTerminal = Effect.fnUntraced(function* (sandbox: Sandbox, request: RunRequest, progress: Progress) {
   const { argv, process } = request
-  const env = Terminal.environment()
+  const env = { ...Terminal.environment(), ...request.sandbox.env }
   const pty = yield* sandbox.pty.open({ ...process, processId, argv, env, size: yield* Terminal.size })
   yield* Terminal.raw
   yield* Effect.forkScoped(Effect.ignore(Stream.runForEach(stdin, pty.write)))
   yield* Effect.forkScoped(Effect.ignore(Stream.runForEach(Terminal.resizes, pty.resize)))
-  return yield* pty.events({ idleMillis: neverIdle }).pipe(consume(request, progress))
+  return yield* pty.events({ idleMillis: neverIdle }).pipe(consume(sandbox, request, progress))
 })
 
 /** A reader at a terminal may look at one page for days. */
@@ -112,13 +112,14 @@ const neverIdle = 30 * 86_400_000
 
 /** Passes output on as it comes, never faster than it is read, and gives the exit code. */
 const consume =
-  (request: RunRequest, progress: Progress) =>
+  (sandbox: Sandbox, request: RunRequest, progress: Progress) =>
   <E, R>(
     events: Stream.Stream<ProcessEvent, E, R>
   ): Effect.Effect<number, E | OutputClosed | InvalidResponse, R> =>
     Effect.gen(function* () {
       const pass = request.json ? passAsLines() : passAsBytes(request)
       yield* Stream.runForEach(events, (event) => {
+        if (event._tag === "Started") progress.runningIn = sandbox
         if (event._tag === "Exited")
           progress.exitCode = event.timedOut ? timedOutCode : exitCodeOf(event.status)
         return pass(event)
@@ -136,21 +137,23 @@ const passAsLines = (): Pass => {
   return (event) => Effect.forEach(lines.of(event), writeLine, { discard: true })
 }
 
-const passAsBytes =
-  (request: RunRequest): Pass =>
-  (event) => {
+const passAsBytes = (request: RunRequest): Pass => {
+  // A raw terminal moves down at a newline, and not to the left.
+  const note = (text: string) => write("stderr", `fiberbox: ${text}${request.tty ? "\r" : ""}\n`)
+  return (event) => {
     switch (event._tag) {
       case "Started":
         return Effect.void
       case "Output":
         return write(event.stream, event.data)
       case "Truncated":
-        return write("stderr", `fiberbox: ${event.to - event.from} bytes of output were lost here\n`)
+        return note(`${event.to - event.from} bytes of output were lost here`)
       case "Exited": {
         const { timeoutMillis } = request.process
         return event.timedOut && timeoutMillis !== undefined
-          ? write("stderr", `fiberbox: ended by --timeout after ${timeoutMillis / 1000} s\n`)
+          ? note(`ended by --timeout after ${timeoutMillis / 1000} s`)
           : Effect.void
       }
     }
   }
+}

@@ -35,8 +35,8 @@ const graceMillis = 300
 
 /** What is done with a running program. */
 export interface Control {
-  /** Passes a signal on to it. */
-  readonly forward: (signal: EndSignal) => Effect.Effect<void>
+  /** Passes a signal on to it; nothing when it does not run. */
+  readonly forward: (signal: EndSignal) => Option.Option<Effect.Effect<void>>
   /** How it ended, if it has. */
   readonly exitCode: () => number | undefined
 }
@@ -59,8 +59,11 @@ export const underSignals = <E, R>(
     const first = yield* Effect.raceFirst(Effect.as(ended, Option.none()), Effect.asSome(told))
     if (Option.isNone(first)) return yield* Fiber.join(fiber)
 
-    yield* Effect.forkChild(control.forward(first.value))
-    yield* Effect.raceFirst(ended, told).pipe(Effect.timeoutOption(graceMillis))
+    const forwarded = control.forward(first.value)
+    if (Option.isSome(forwarded)) {
+      yield* Effect.forkChild(forwarded.value)
+      yield* Effect.raceFirst(ended, told).pipe(Effect.timeoutOption(graceMillis))
+    }
     yield* Fiber.interrupt(fiber)
     // What failed now failed because of the signal, which a terminal also sends to what we started on the host.
     return control.exitCode() ?? 128 + signalNumbers[first.value]

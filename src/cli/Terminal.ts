@@ -30,6 +30,14 @@ export const resizes: Stream.Stream<PtySize> = Stream.callback<void>(
   { bufferSize: 1, strategy: "sliding" }
 ).pipe(Stream.mapEffect(() => size))
 
+/** Fails for a terminal that is gone, and then there is nothing to set. */
+const setRaw = (on: boolean) =>
+  Effect.ignore(
+    Effect.try(() => {
+      if (process.stdin.isTTY) process.stdin.setRawMode(on)
+    })
+  )
+
 /**
  * Raw mode until the scope closes; nothing where standard input is no terminal.
  *
@@ -39,15 +47,15 @@ export const resizes: Stream.Stream<PtySize> = Stream.callback<void>(
  */
 export const raw: Effect.Effect<void, never, Scope.Scope> = Effect.asVoid(
   Effect.acquireRelease(
-    Effect.sync(() => {
-      if (!process.stdin.isTTY) return
-      process.stdin.setRawMode(true)
-      spawnSync("stty", ["-opost"], { stdio: ["inherit", "ignore", "ignore"], timeout: 1000 })
-    }),
-    () =>
-      Effect.sync(() => {
-        if (process.stdin.isTTY) process.stdin.setRawMode(false)
-      })
+    Effect.andThen(
+      setRaw(true),
+      Effect.sync(
+        () =>
+          process.stdin.isTTY &&
+          spawnSync("stty", ["-opost"], { stdio: ["inherit", "ignore", "ignore"], timeout: 1000 })
+      )
+    ),
+    () => setRaw(false)
   )
 )
 

@@ -1,6 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { baseDirectory, canRunContainers, instanceIn, leftOf, startOnTerminal } from "./support.ts"
+import {
+  baseDirectory,
+  canRunContainers,
+  eventually,
+  instanceIn,
+  leftOf,
+  startOnTerminal
+} from "./support.ts"
 
 const asItWas = "icanon=1 echo=1 isig=1 opost=1"
 
@@ -88,6 +95,18 @@ describe.runIf(canRunContainers)("fiberbox run at a terminal", () => {
       assert.strictEqual((yield* terminal.ended).code, 143)
       assert.strictEqual(yield* terminal.modes, asItWas)
       assert.deepStrictEqual(leftOf(baseDir, id, "600.987654321"), [])
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("leaves nothing when the terminal goes away", () =>
+    Effect.gen(function* () {
+      const baseDir = yield* baseDirectory
+      const script = "trap '' HUP; echo ready; sleep 600.123456789"
+      const terminal = yield* startOnTerminal(["run", "--", "sh", "-c", script], { baseDir })
+      const id = yield* instanceIn(baseDir)
+      yield* terminal.shows("ready")
+      yield* terminal.signal("SIGKILL")
+      yield* eventually(() => (leftOf(baseDir, id, "600.123456789").length === 0 ? true : undefined))
     }).pipe(Effect.scoped)
   )
 

@@ -12,9 +12,10 @@ const script = `
 import getpass, os, platform
 
 print(2 + 2)
+processes = [name for name in os.listdir("/proc") if name.isdigit()]
 with open("/home/user/facts.txt", "w") as facts:
     print(f"I am {getpass.getuser()} (uid {os.getuid()}) on {platform.node()}", file=facts)
-    print(f"I see {len(os.listdir('/proc')) and len([p for p in os.listdir('/proc') if p.isdigit()])} processes", file=facts)
+    print(f"I see {len(processes)} processes, myself included", file=facts)
 `
 
 const program = Effect.gen(function* () {

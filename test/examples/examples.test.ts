@@ -42,7 +42,7 @@ const examples: Readonly<
       /^created {3}sb_local_[a-z2-7]{26}$/,
       "printed   4   (isolation: container)",
       /^wrote {5}I am user \(uid 1000\) on \S+$/,
-      /^wrote {5}I see \d processes$/,
+      /^wrote {5}I see \d processes, myself included$/,
       /^holds {5}\/home\/user\/a\.py, \/home\/user\/facts\.txt$/,
       "removed   nothing of it is left"
     ]

@@ -238,8 +238,10 @@ static void on_accept(struct source *s, u32 events)
 {
 	(void)events;
 	struct listener *l = (struct listener *)((u8 *)s - offsetof(struct listener, s));
-	if (l->c.dead || !out_room())
+	if (l->c.dead)
 		return;
+	if (!out_room())
+		return source_want(s, 0); /* until the host has read some */
 	int fd = keep_fd(accept4(s->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC));
 	if (fd < 0)
 		return;
@@ -250,12 +252,18 @@ static void on_accept(struct source *s, u32 events)
 	duplex_open(id, l->credit, fd, false);
 }
 
+static bool listener_pump(struct chan *c)
+{
+	source_want(&((struct listener *)c)->s, EPOLLIN);
+	return false;
+}
+
 static void listener_drop(struct chan *c)
 {
 	source_close(&((struct listener *)c)->s);
 }
 
-static const struct chan_ops listener_ops = {.drop = listener_drop};
+static const struct chan_ops listener_ops = {.pump = listener_pump, .drop = listener_drop};
 
 void net_listen(u32 channel, struct rd *r)
 {

@@ -5,8 +5,9 @@
  *
  * A connection begins with MAGIC and a HELLO frame in each direction; bytes before MAGIC are discarded. Requests open a channel
  * whose number the host chose (below 2^31); the agent chooses numbers from 2^31 on for the connections it accepts. A channel ends
- * with the first OK, ERROR, END, EXIT or other one-frame reply. Bytes in OUTPUT, DATA and EVENT frames from the agent use up
- * credit that the host grants per channel; the agent grants WINDOW bytes of DATA per duplex channel and renews it with CREDIT. */
+ * with its first OK, ERROR, END, EXIT or other one-frame reply; what arrives for a channel that has ended is ignored. The bytes in
+ * OUTPUT and DATA frames from the agent use up credit that the host grants per channel, an EVENT uses up one; the agent grants
+ * WINDOW bytes of DATA per duplex channel and renews them with CREDIT. */
 #ifndef PROTO_H
 #define PROTO_H
 

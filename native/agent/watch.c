@@ -8,7 +8,12 @@
 #include <sys/inotify.h>
 #include <sys/stat.h>
 
-enum { MAX_DIRS = 4096, PER_WATCH = 1024, MAX_DEPTH = 32, MASK = IN_CREATE | IN_DELETE | IN_MODIFY | IN_ATTRIB | IN_MOVED_FROM | IN_MOVED_TO | IN_ONLYDIR | IN_DONT_FOLLOW | IN_EXCL_UNLINK };
+enum {
+	MAX_DIRS = 4096,
+	PER_WATCH = 1024,
+	MAX_DEPTH = 32,
+	MASK = IN_CREATE | IN_DELETE | IN_MODIFY | IN_ATTRIB | IN_MOVED_FROM | IN_MOVED_TO | IN_ONLYDIR | IN_DONT_FOLLOW | IN_EXCL_UNLINK,
+};
 
 struct watch {
 	struct chan c;
@@ -103,7 +108,8 @@ static bool relabel(struct watch *w, const char *before, const char *path)
 	return any;
 }
 
-/* Adds the directory `base` of `at`, which may meanwhile have another name than `below`, and, if asked for, what is below it; `tell` reports what is found, for it was made before we could look. */
+/* Adds the directory `base` of `at`, which may meanwhile have another name than `below`, and, if asked for, what is below it;
+ * `tell` reports what is found, for it was made before we could look. */
 static bool add(struct watch *w, int at, const char *base, const char *below, bool tell, u32 depth)
 {
 	char path[64], name[PATH_MAX];

@@ -156,6 +156,7 @@ u16 code_of(int err)
 	case EDQUOT: return E_NO_SPACE;
 	case ENAMETOOLONG: return E_NAME_TOO_LONG;
 	case EBUSY:
+	case EADDRINUSE:
 	case ETXTBSY: return E_BUSY;
 	case EINVAL: return E_INVALID;
 	case EAGAIN:

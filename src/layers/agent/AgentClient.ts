@@ -18,9 +18,9 @@ import {
   type HelloOptions,
   openSession
 } from "./AgentSession.ts"
-import { type AgentDuplex, dialDuplex } from "./Duplex.ts"
+import { type AgentDuplex, type DialTarget, dialDuplex, type Listening, listenDuplex } from "./Duplex.ts"
 import { maxSpawnBytes } from "./Frame.ts"
-import { channelStream } from "./Inbox.ts"
+import { channelStream, request } from "./Inbox.ts"
 import type { Message } from "./Message.ts"
 import * as P from "./Protocol.ts"
 
@@ -139,9 +139,11 @@ export interface AgentClient {
   ) => Effect.Effect<P.ReplyOf<Tag>, AgentError>
   /** Connects to something that listens inside. */
   readonly dial: (
-    target: { readonly kind: keyof typeof P.dialKinds; readonly port: number; readonly path: string } & Ids,
+    target: DialTarget,
     deadlineMillis: number
   ) => Effect.Effect<AgentDuplex, AgentError, Scope.Scope>
+  /** Listens on 127.0.0.1 inside, on port 0 for any free one, until the scope closes. */
+  readonly listen: (port: number, deadlineMillis: number) => Effect.Effect<Listening, AgentError, Scope.Scope>
 }
 
 const isReply = <Tag extends P.Reply["_tag"]>(reply: P.Reply, tag: Tag): reply is P.ReplyOf<Tag> =>
@@ -245,11 +247,11 @@ const tooLong = new AgentFailed({ code: "too-long", errno: 7, detail: 0, reason:
 
 const processStream = (
   session: AgentSession,
-  open: (channel: number, credit: number) => Buffer,
+  open: (channel: number) => Buffer,
   deadlineMillis: number
 ): Stream.Stream<ProcessMessage, AgentError> =>
   channelStream(session, {
-    open,
+    open: request(session, open),
     isLast: (reply) => reply._tag === "Exit",
     cost: outputCost,
     credit: outputWindowBytes,
@@ -273,7 +275,7 @@ const makeClient = (session: AgentSession, epoch: string): AgentClient => {
         ? Stream.fail(tooLong)
         : processStream(
             session,
-            (channel, credit) => P.Spawn.encode(channel, spawnFields(spec, true, credit)),
+            (channel) => P.Spawn.encode(channel, spawnFields(spec, true, outputWindowBytes)),
             deadline
           ),
     spawn: (spec, deadline) =>
@@ -283,7 +285,7 @@ const makeClient = (session: AgentSession, epoch: string): AgentClient => {
     attach: (processId, cursor, deadline) =>
       processStream(
         session,
-        (channel, credit) => P.Attach.encode(channel, { processId, cursor, credit }),
+        (channel) => P.Attach.encode(channel, { processId, cursor, credit: outputWindowBytes }),
         deadline
       ),
     signal: (processId, signal, scope, deadline) =>
@@ -300,7 +302,9 @@ const makeClient = (session: AgentSession, epoch: string): AgentClient => {
     processes: (deadline) => Effect.map(collect(P.Processes, {}, P.Process, deadline), ({ items }) => items),
     read: ({ uid, gid }, path, offset, length, deadlineMillis) =>
       channelStream(session, {
-        open: (channel, credit) => P.Read.encode(channel, { uid, gid, offset, length, credit, path }),
+        open: request(session, (channel) =>
+          P.Read.encode(channel, { uid, gid, offset, length, credit: outputWindowBytes, path })
+        ),
         isLast: (reply) => reply._tag === "End",
         cost: outputCost,
         credit: outputWindowBytes,
@@ -311,7 +315,9 @@ const makeClient = (session: AgentSession, epoch: string): AgentClient => {
       ),
     watch: ({ uid, gid }, path, recursive, deadlineMillis) =>
       channelStream(session, {
-        open: (channel, credit) => P.Watch.encode(channel, { uid, gid, recursive, credit, path }),
+        open: request(session, (channel) =>
+          P.Watch.encode(channel, { uid, gid, recursive, credit: watchWindowEvents, path })
+        ),
         isLast: (reply) => reply._tag === "End",
         cost: () => 1,
         credit: watchWindowEvents,
@@ -322,7 +328,8 @@ const makeClient = (session: AgentSession, epoch: string): AgentClient => {
         collect(P.List, { uid, gid, path, depth, limit }, P.Entry, deadline),
         ({ items, truncated }) => ({ entries: items, truncated })
       ),
-    dial: (target, deadline) => dialDuplex(session, target, deadline)
+    dial: (target, deadline) => dialDuplex(session, target, deadline),
+    listen: (port, deadline) => listenDuplex(session, port, deadline)
   }
 }
 

@@ -4,24 +4,35 @@
  * come back from, so a slow reader slows the program down.
  */
 import { type Array as Arr, Cause, Effect, type Pull, Stream } from "effect"
-import { type AgentError, type AgentSession, AgentTimeout, failureOf } from "./AgentSession.ts"
+import { type AgentError, type AgentSession, AgentTimeout, failureOf, type Receiver } from "./AgentSession.ts"
 import { Credit, type Reply, type ReplyOf } from "./Protocol.ts"
 
 /** How a streaming channel behaves. */
 export interface ChannelOptions {
-  /** The request that opens it. */
-  readonly open: (channel: number, credit: number) => Buffer
+  /** Takes a channel and returns its number: {@link request} one, or adopt one that the agent has opened. */
+  readonly open: (receiver: Receiver) => number
   /** Whether this is the last message of the channel. */
   readonly isLast: (reply: Reply) => boolean
   /** What a message costs of the credit. */
   readonly cost: (reply: Reply) => number
   /** Told of credit the agent grants, on a channel that also sends. */
   readonly onCredit?: (bytes: number) => void
+  /** Told that the channel is gone, on a channel that also sends. */
+  readonly onEnd?: (error: AgentError | undefined) => void
   /** The credit to begin with. */
   readonly credit: number
   /** How long the first message may take. */
   readonly deadlineMillis: number
 }
+
+/** Opens a channel with a request. */
+export const request =
+  (session: AgentSession, encode: (channel: number) => Buffer) =>
+  (receiver: Receiver): number => {
+    const channel = session.open(receiver)
+    session.send(encode(channel))
+    return channel
+  }
 
 /** Messages of a channel other than refusals, which fail the stream. */
 export type Item = Exclude<Reply, ReplyOf<"Failed">>
@@ -41,17 +52,21 @@ export class Inbox {
   constructor(session: AgentSession, options: ChannelOptions) {
     this.#session = session
     this.#options = options
-    this.channel = session.open({
+    this.channel = options.open({
       receive: (reply) => this.#receive(reply),
-      lost: (error) => this.#finish(Effect.fail(error))
+      lost: (error) => this.#fail(error)
     })
-    session.send(options.open(this.channel, options.credit))
+  }
+
+  #fail(error: AgentError): void {
+    this.#options.onEnd?.(error)
+    this.#finish(Effect.fail(error))
   }
 
   #receive(reply: Reply): void {
     if (reply._tag === "Failed") {
       this.#session.forget(this.channel)
-      this.#finish(Effect.fail(failureOf(reply)))
+      this.#fail(failureOf(reply))
       return
     }
     if (reply._tag === "Credit") {
@@ -66,6 +81,7 @@ export class Inbox {
     this.#items.push(reply)
     if (this.#options.isLast(reply)) {
       this.#session.forget(this.channel)
+      this.#options.onEnd?.(undefined)
       this.#finish(Cause.done())
     } else this.#notify()
   }

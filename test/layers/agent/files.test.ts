@@ -17,7 +17,7 @@ import { Deferred, Effect, Fiber, Schema, Stream } from "effect"
 import type { AgentClient } from "../../../src/layers/agent/AgentClient.ts"
 import type { AgentError } from "../../../src/layers/agent/AgentSession.ts"
 import * as P from "../../../src/layers/agent/Protocol.ts"
-import { deadline, ids, withAgent } from "./support.ts"
+import { collect, deadline, ids, program, withAgent } from "./support.ts"
 
 const isRoot = process.getuid?.() === 0
 
@@ -361,6 +361,37 @@ const echo = Effect.acquireRelease(
   }),
   ({ close }) => Effect.sync(close)
 )
+
+describe("listening", () => {
+  it.effect("hands every connection of a program inside to the host", () =>
+    withAgent((client) =>
+      Effect.gen(function* () {
+        const { port, connections } = yield* client.listen(0, deadline)
+        const script = `exec 3<>/dev/tcp/127.0.0.1/${port}; echo hello >&3; read answer <&3; echo "got $answer"`
+        const outcome = yield* Effect.forkChild(
+          collect(client.run(program(["/bin/bash", "-c", script]), deadline)),
+          { startImmediately: true }
+        )
+        const taken = yield* Stream.runHead(connections)
+        const connection = yield* Effect.fromOption(taken)
+        const heard = yield* Stream.runHead(connection.incoming)
+        assert.strictEqual(Buffer.from(yield* Effect.fromOption(heard)).toString(), "hello\n")
+        yield* connection.send(Buffer.from("welcome\n"))
+        assert.strictEqual((yield* Fiber.join(outcome)).stdout, "got welcome\n")
+        yield* connection.close
+      })
+    )
+  )
+
+  it.effect("on a port that is taken is refused", () =>
+    withAgent((client) =>
+      Effect.gen(function* () {
+        const { port } = yield* client.listen(0, deadline)
+        assert.strictEqual(yield* code(Effect.scoped(client.listen(port, deadline))), "busy")
+      })
+    )
+  )
+})
 
 describe("dialling", () => {
   const tcp = (port: number) => ({ kind: "tcp4" as const, port, path: "", ...ids })

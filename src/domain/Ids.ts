@@ -31,6 +31,12 @@ export const UploadId = Schema.String.check(
 ).pipe(Schema.brand("UploadId"))
 export type UploadId = typeof UploadId.Type
 
+/** Identifies a client's lease: chosen by the client, unguessable. */
+export const LeaseId = Schema.String.check(
+  Schema.isPattern(/^[A-Za-z0-9_.-]{16,64}$/, { message: "a lease id is 16 to 64 of A-Z a-z 0-9 _ . -" })
+).pipe(Schema.brand("LeaseId"))
+export type LeaseId = typeof LeaseId.Type
+
 /** A sandbox name, unique among the sandboxes of one owner: a DNS label. */
 export const SandboxName = Schema.String.check(
   Schema.isPattern(/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/, {
@@ -87,6 +93,12 @@ export const makeSandboxId = (group: string): Effect.Effect<SandboxId, never, Se
 export const makeProcessId: Effect.Effect<ProcessId, never, SecureRandom.SecureRandom> = Effect.map(
   random(10),
   (text) => ProcessId.make(text)
+)
+
+/** A new lease id. */
+export const makeLeaseId: Effect.Effect<LeaseId, never, SecureRandom.SecureRandom> = Effect.map(
+  random(16),
+  (text) => LeaseId.make(text)
 )
 
 /** A new upload id. */

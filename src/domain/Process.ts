@@ -7,7 +7,7 @@
  */
 import { Schema } from "effect"
 import { IsolationLevel } from "./Capability.ts"
-import { Generation, ProcessId } from "./Ids.ts"
+import { Generation, LeaseId, ProcessId } from "./Ids.ts"
 import { Env, Millis, Timestamp, User } from "./Sandbox.ts"
 
 /** A byte position in a journal. */
@@ -50,6 +50,8 @@ export const ProcessSpec = Schema.Struct({
   stdin: Schema.optional(Schema.Boolean),
   /** The process and all its descendants are ended when it has run for this long; time paused does not count. */
   timeoutMillis: Schema.optional(Millis),
+  /** A lease with which the process and all its descendants end. */
+  lease: Schema.optional(LeaseId),
   /** Journal capacity in bytes; default 1 MiB, at most 16 MiB. */
   journalBytes: Schema.optional(
     Schema.Int.check(Schema.isBetween({ minimum: 4096, maximum: 16 * 1024 * 1024 }))

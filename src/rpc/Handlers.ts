@@ -6,10 +6,11 @@
 import { Clock, Effect, Exit, Stream } from "effect"
 import { Digest, SecureRandom } from "effect/crypto"
 import { BackendFailed, Connection, NotFound, ResourceExhausted } from "../domain/Errors.ts"
-import { Generation, makeSandboxId, type Owner, type SandboxId } from "../domain/Ids.ts"
+import { Generation, type LeaseId, makeSandboxId, type Owner, type SandboxId } from "../domain/Ids.ts"
 import { type CreateRequest, resolveSpec, type SandboxInfo } from "../domain/Sandbox.ts"
 import { infoOf } from "../services/actor/Requests.ts"
 import { Backend } from "../services/Backend.ts"
+import { Leases } from "../services/Leases.ts"
 import { Placement } from "../services/Placement.ts"
 import { Principal } from "../services/Principal.ts"
 import { SandboxActor } from "../services/SandboxActor.ts"
@@ -65,6 +66,7 @@ export const make = Effect.gen(function* () {
   const random = yield* SecureRandom.SecureRandom
   const digests = yield* Digest.Digest
   const group = yield* Placement
+  const leases = yield* Leases
   const actorOf = yield* SandboxActor.client
   /** Who owns what; an owner never changes. */
   const owners = new Map<SandboxId, Owner>()
@@ -108,7 +110,11 @@ export const make = Effect.gen(function* () {
       Effect.tap(() => Effect.sync(() => owners.delete(sandboxId)))
     )
 
-  const newRecord = Effect.fnUntraced(function* (request: CreateRequest, detached: boolean) {
+  const newRecord = Effect.fnUntraced(function* (
+    request: CreateRequest,
+    detached: boolean,
+    lease: LeaseId | undefined
+  ) {
     const id = yield* Effect.provideService(makeSandboxId(group), SecureRandom.SecureRandom, random)
     const { name, idempotencyKey } = request
     const spec = resolveSpec(request)
@@ -131,6 +137,7 @@ export const make = Effect.gen(function* () {
       createdAt: now,
       expiresAt: spec.ttl === undefined ? undefined : now + spec.ttl.afterMillis,
       restarts: 0,
+      lease,
       idempotencyKey,
       requestDigest,
       lastActiveAt: now
@@ -139,9 +146,13 @@ export const make = Effect.gen(function* () {
   })
 
   /** Records the sandbox, then waits until its actor has made the machine. What fails or is interrupted leaves nothing. */
-  const create = Effect.fnUntraced(function* (request: CreateRequest, detached: boolean) {
+  const create = Effect.fnUntraced(function* (
+    request: CreateRequest,
+    detached: boolean,
+    lease: LeaseId | undefined
+  ) {
     yield* backend.validate(resolveSpec(request))
-    const record = yield* newRecord(request, detached)
+    const record = yield* newRecord(request, detached, detached ? undefined : lease)
     return yield* Effect.uninterruptibleMask((restore) =>
       Effect.gen(function* () {
         const stored = yield* store.create(record)
@@ -170,7 +181,10 @@ export const make = Effect.gen(function* () {
   })
 
   return SandboxRpcs.of({
-    CreateSandbox: ({ request, detached }) => create(request, detached),
+    CreateSandbox: ({ request, detached, lease }) => create(request, detached, lease),
+    RenewLease: ({ lease, ttlMillis }) =>
+      Effect.flatMap(Principal, (owner) => leases.renew(owner, lease, ttlMillis)),
+    EndLease: ({ lease }) => Effect.flatMap(Principal, (owner) => leases.end(owner, lease)),
     FindSandbox: ({ idOrName }) => find(idOrName),
     ListSandboxes: (request) =>
       Effect.gen(function* () {

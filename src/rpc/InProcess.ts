@@ -11,6 +11,7 @@ import {
   Sharding,
   ShardingConfig
 } from "effect/cluster"
+import { Leases } from "../services/Leases.ts"
 import { Placement } from "../services/Placement.ts"
 import * as Reconciler from "../services/Reconciler.ts"
 import * as SandboxActor from "../services/SandboxActor.ts"
@@ -58,7 +59,7 @@ export const actors = (options: Options) =>
   Reconciler.layer(options).pipe(
     Layer.provideMerge(SandboxActor.layer),
     Layer.provideMerge(cluster),
-    Layer.provideMerge(Layer.succeed(Placement, group))
+    Layer.provideMerge(Layer.mergeAll(Leases.layer, Layer.succeed(Placement, group)))
   )
 
 /** A client of the contract that calls its handlers. */

@@ -29,7 +29,7 @@ import {
 } from "../domain/Errors.ts"
 import { SandboxEvent } from "../domain/Event.ts"
 import { As, FileInfo, FileList, Mode, maxChunkBytes, WatchEvent } from "../domain/FileSystem.ts"
-import { Generation, ProcessId, SandboxId, UploadId } from "../domain/Ids.ts"
+import { Generation, LeaseId, ProcessId, SandboxId, UploadId } from "../domain/Ids.ts"
 import { Metrics } from "../domain/Metrics.ts"
 import {
   AttachOptions,
@@ -317,8 +317,9 @@ export class SandboxOperations extends RpcGroup.make(
 const CreateSandbox = Rpc.make("CreateSandbox", {
   payload: {
     request: CreateRequest,
-    /** A sandbox that is not detached ends with the program that created it. */
-    detached: Schema.Boolean
+    /** A sandbox that is not detached ends with its lease, or without one with the service itself. */
+    detached: Schema.Boolean,
+    lease: Schema.optional(LeaseId)
   },
   success: SandboxInfo,
   error: LifecycleError
@@ -339,5 +340,22 @@ const ListSandboxes = Rpc.make("ListSandboxes", {
   error: OperationError
 })
 
+const RenewLease = Rpc.make("RenewLease", {
+  payload: {
+    lease: LeaseId,
+    /** How long from now, unless it is renewed again. */
+    ttlMillis: Schema.Finite.check(Schema.isBetween({ minimum: 1_000, maximum: 600_000 }))
+  },
+  error: OperationError
+})
+
+const EndLease = Rpc.make("EndLease", { payload: { lease: LeaseId }, error: OperationError })
+
 /** The whole contract. */
-export class SandboxRpcs extends SandboxOperations.add(CreateSandbox, FindSandbox, ListSandboxes) {}
+export class SandboxRpcs extends SandboxOperations.add(
+  CreateSandbox,
+  FindSandbox,
+  ListSandboxes,
+  RenewLease,
+  EndLease
+) {}

@@ -41,6 +41,14 @@ export interface SpawnRequest {
   readonly pty: PtySize | undefined
   readonly stdin: boolean
   readonly journalBytes: number
+  /** At most 256 bytes for the service itself, which {@link MachineProcesses.list} gives back. The sandbox may read it. */
+  readonly label?: string | undefined
+}
+
+/** A process as its machine lists it. */
+export interface ListedProcess extends ProcessInfo {
+  /** What {@link SpawnRequest.label} was. A sandbox may have forged it. */
+  readonly label?: string | undefined
 }
 
 /** The processes of a machine. */
@@ -65,7 +73,7 @@ export interface MachineProcesses {
     cursor: number
   ) => Stream.Stream<ProcessEvent, NotFound | MachineError>
   /** Running ones and those whose journals are still kept. */
-  readonly list: Effect.Effect<ReadonlyArray<ProcessInfo>, MachineError>
+  readonly list: Effect.Effect<ReadonlyArray<ListedProcess>, MachineError>
   /** Sends a signal to the process's whole group, or to the process alone. A process that ended is no error. */
   readonly signal: (processId: ProcessId, signal: Signal) => Effect.Effect<void, NotFound | MachineError>
   /** Kills the process and all its descendants, daemons included, and returns when none is left. */

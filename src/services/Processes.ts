@@ -8,7 +8,7 @@
 import { Effect, Exit, Stream } from "effect"
 import type { IsolationLevel } from "../domain/Capability.ts"
 import { CommandExit, InvalidResponse, Timeout } from "../domain/Errors.ts"
-import { type Generation, ProcessId, type SandboxId } from "../domain/Ids.ts"
+import { type Generation, type LeaseId, ProcessId, type SandboxId } from "../domain/Ids.ts"
 import {
   AttachOptions,
   exitCodeOf,
@@ -124,16 +124,17 @@ const defaultMaxOutputBytes = 8 * 1024 * 1024
 const attachOf = ({ maxOutputBytes = defaultMaxOutputBytes, idleMillis }: RunOptions) =>
   decodeAttach({ idleMillis, maxOutputBytes: maxOutputBytes === "none" ? undefined : maxOutputBytes })
 
-/** The process side of a handle on `sandboxId`, over a client of the contract. */
+/** The process side of a handle on `sandboxId`, over a client of the contract; `lease` holds what is not in the background. */
 export const makeProcesses = (
   client: Client,
   sandboxId: SandboxId,
-  newProcessId: Effect.Effect<ProcessId>
+  newProcessId: Effect.Effect<ProcessId>,
+  lease: LeaseId | undefined
 ): { readonly process: ProcessApi; readonly commands: CommandApi; readonly pty: PtyApi } => {
   const specOf = Effect.fnUntraced(function* (
     argv: ReadonlyArray<string>,
     options: ProcessOptions,
-    more: { readonly stdin: boolean; readonly pty?: PtySize }
+    more: { readonly stdin: boolean; readonly pty?: PtySize; readonly lease?: LeaseId | undefined }
   ) {
     const processId = options.processId ?? (yield* newProcessId)
     return yield* decodeSpec({ ...options, ...more, processId, argv })
@@ -148,7 +149,7 @@ export const makeProcesses = (
       ...rest
     } = options
     const limit = timeoutMillis === "none" ? {} : { timeoutMillis }
-    return specOf(argv, { ...rest, ...limit }, { stdin: stdin !== undefined })
+    return specOf(argv, { ...rest, ...limit }, { stdin: stdin !== undefined, lease })
   }
 
   const feed = (processId: ProcessId, data: string | Uint8Array | Stream.Stream<Uint8Array>) => {
@@ -236,7 +237,7 @@ export const makeProcesses = (
     },
     pty: {
       open: Effect.fn("Sandbox.pty.open")(function* ({ size, argv = ["/bin/sh", "-l"], ...options }) {
-        const spec = yield* specOf(argv, options, { stdin: true, pty: yield* decodeSize(size) })
+        const spec = yield* specOf(argv, options, { stdin: true, pty: yield* decodeSize(size), lease })
         return makePty(client, sandboxId, yield* client.StartProcess({ sandboxId, process: spec }))
       })
     }

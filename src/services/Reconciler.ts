@@ -31,6 +31,9 @@ const remove = Effect.fnUntraced(function* (ids: ReadonlyArray<SandboxId>) {
   yield* Effect.forEach(ids, backend.remove, { concurrency, discard: true })
 })
 
+/** Whether a sandbox outlives its service: nobody holds it, or a client does who may come back. */
+const isKept = (record: SandboxRecord): boolean => record.detached || record.lease !== undefined
+
 /** Ends a sandbox whose program is gone. Only before its actor lives, which is the one to write otherwise. */
 const bury = Effect.fnUntraced(function* (record: SandboxRecord) {
   const store = yield* SandboxStore
@@ -68,9 +71,9 @@ export const reconcile: Effect.Effect<Report, BackendFailed | Timeout, Backend |
     const backend = yield* Backend
     const store = yield* SandboxStore
     const records = yield* store.alive
-    const scoped = records.filter((record) => !record.detached)
+    const scoped = records.filter((record) => !isKept(record))
     yield* Effect.forEach(scoped, bury, { discard: true })
-    const alive = new Set(records.filter((record) => record.detached).map((record) => record.id))
+    const alive = new Set(records.filter(isKept).map((record) => record.id))
     const found = (yield* backend.list).map((ref) => ref.sandboxId)
     const removed = found.filter((id) => !alive.has(id))
     yield* remove(removed)
@@ -102,7 +105,7 @@ export const layer = (options: { readonly onClose: OnClose }) =>
       yield* Effect.addFinalizer(() =>
         Effect.gen(function* () {
           const records = yield* store.alive
-          const doomed = options.onClose === "kill" ? records : records.filter((record) => !record.detached)
+          const doomed = options.onClose === "kill" ? records : records.filter((record) => !isKept(record))
           yield* Effect.forEach(
             doomed,
             ({ id }) => actorOf(id).ChangeStatus({ sandboxId: id, command: "kill" }),

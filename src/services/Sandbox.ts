@@ -5,7 +5,7 @@
 import { Effect, Schema, Stream } from "effect"
 import type { Timeout } from "../domain/Errors.ts"
 import type { SandboxEvent } from "../domain/Event.ts"
-import type { ProcessId, SandboxId, UploadId } from "../domain/Ids.ts"
+import type { LeaseId, ProcessId, SandboxId, UploadId } from "../domain/Ids.ts"
 import type { Metrics } from "../domain/Metrics.ts"
 import { Expiry, Millis, type SandboxInfo, UpdateRequest } from "../domain/Sandbox.ts"
 import type { LifecycleError, MachineOperationError, OperationError } from "../rpc/SandboxRpcs.ts"
@@ -69,8 +69,13 @@ const decodeEvents = decodeInput(
   ""
 )
 
-/** A handle over a client of the contract. */
-export const makeSandbox = (client: Client, id: SandboxId, newIds: NewIds): Sandbox => {
+/** A handle over a client of the contract; `lease` holds what its calls run. */
+export const makeSandbox = (
+  client: Client,
+  id: SandboxId,
+  newIds: NewIds,
+  lease: LeaseId | undefined
+): Sandbox => {
   const target = { sandboxId: id }
   const limit = (expiry: Expiry | null) => (expiry === null ? Effect.succeed(null) : decodeExpiry(expiry))
   return {
@@ -104,7 +109,7 @@ export const makeSandbox = (client: Client, id: SandboxId, newIds: NewIds): Sand
         Effect.map(decodeEvents(options), (options) => client.FollowEvents({ ...target, ...options }))
       ),
     metrics: client.GetMetrics(target),
-    ...makeProcesses(client, id, newIds.process),
+    ...makeProcesses(client, id, newIds.process, lease),
     files: makeFiles(client, id, newIds.upload)
   }
 }

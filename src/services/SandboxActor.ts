@@ -21,12 +21,14 @@ import {
 import { type Expiry, SandboxInfo, type SandboxSpec, type UpdateRequest } from "../domain/Sandbox.ts"
 import { LifecycleError, SandboxOperations } from "../rpc/SandboxRpcs.ts"
 import { bounded, makeAttachments } from "./actor/Attachments.ts"
+import { type Bounds, makeBounds } from "./actor/Bounds.ts"
 import { type Deadlines, makeDeadlines } from "./actor/Deadlines.ts"
 import { watchExpiries } from "./actor/Expiries.ts"
 import { makeJournal } from "./actor/Journal.ts"
 import { makeLifecycle } from "./actor/Lifecycle.ts"
 import { makeReach } from "./actor/Reach.ts"
 import { infoOf, spawnRequest } from "./actor/Requests.ts"
+import { Leases } from "./Leases.ts"
 import { SandboxStore } from "./SandboxStore.ts"
 
 /** Waits until the actor has taken its sandbox up: provisioned, adopted, or found it ended. */
@@ -50,6 +52,7 @@ const defaultListLimit = 10_000
 const make = Effect.gen(function* () {
   const { entityId } = yield* Entity.CurrentAddress
   const store = yield* SandboxStore
+  const leases = yield* Leases
   const record = yield* Effect.orDie(store.get(SandboxId.make(entityId)))
   if (record === undefined) return yield* Effect.die(`an actor was asked for the unknown sandbox ${entityId}`)
   const { id } = record
@@ -60,10 +63,17 @@ const make = Effect.gen(function* () {
     (processId) => Effect.ignore(endProcess(processId)),
     (processId) => hasEnded(processId)
   )
-  const lifecycle = yield* makeLifecycle(journal, deadlines)
+  const bounds: Bounds = yield* makeBounds(record, deadlines, (processId) =>
+    Effect.ignore(killProcess(processId))
+  )
+  const lifecycle = yield* makeLifecycle(journal, bounds)
   const { activity, use, read } = yield* makeReach(id, lifecycle, attachments)
   yield* watchExpiries(journal, activity, (action) => lifecycle.command(action, defaultGraceMillis))
   if (record.status !== "killed") yield* Effect.forkScoped(Entity.keepAlive(true))
+  if (record.status !== "killed" && record.lease !== undefined) {
+    const kill = Effect.ignore(lifecycle.command("kill", 0))
+    yield* leases.hold(record.owner, record.lease, id, kill)
+  }
 
   /** Lets go of the actor of a sandbox that needs it no more. */
   const rest = Effect.provideContext(
@@ -79,24 +89,22 @@ const make = Effect.gen(function* () {
       Effect.orElseSucceed(() => true)
     )
 
+  const killProcess = (processId: ProcessId) =>
+    use("end a process", {}, (machine) => machine.processes.kill(processId))
+
   /** A process ran into its time limit. */
   const endProcess = (processId: ProcessId) =>
-    Effect.andThen(
-      use("end a process", {}, (machine) => machine.processes.kill(processId)),
-      journal.write({}, [{ _tag: "ProcessTimedOut", processId }])
-    )
+    Effect.andThen(killProcess(processId), journal.write({}, [{ _tag: "ProcessTimedOut", processId }]))
 
-  /** A process's events for one reader, its time limit and the reader's bounds applied. */
+  /** A process's events for one reader, the process's bounds and the reader's applied. */
   const observe =
-    ({ processId, timeoutMillis }: Pick<ProcessSpec, "processId" | "timeoutMillis">, attach: AttachOptions) =>
+    (process: Pick<ProcessSpec, "processId" | "timeoutMillis" | "lease">, attach: AttachOptions) =>
     <E>(events: Stream.Stream<ProcessEvent, E>): Stream.Stream<ProcessEvent, E> =>
       Stream.mapEffect(events, (event): Effect.Effect<ProcessEvent> => {
-        if (event._tag === "Started" && timeoutMillis !== undefined) {
-          return Effect.as(deadlines.start(processId, timeoutMillis), event)
-        }
-        if (event._tag !== "Exited") return Effect.succeed(event)
-        deadlines.cancel(processId)
-        return Effect.succeed({ ...event, timedOut: deadlines.expired(processId) })
+        if (event._tag === "Started") return Effect.as(bounds.begin(process), event)
+        return Effect.succeed(
+          event._tag === "Exited" ? { ...event, ...bounds.end(process.processId) } : event
+        )
       }).pipe(bounded(attach.maxOutputBytes ?? Number.POSITIVE_INFINITY))
 
   const spawn = (process: ProcessSpec) =>
@@ -149,9 +157,8 @@ const make = Effect.gen(function* () {
     StartProcess: ({ payload }) =>
       Effect.gen(function* () {
         const request = yield* spawn(payload.process)
-        const { processId, timeoutMillis } = payload.process
         const started = yield* use("start a process", payload, (machine) => machine.processes.start(request))
-        if (timeoutMillis !== undefined) yield* deadlines.start(processId, timeoutMillis)
+        yield* bounds.begin(payload.process)
         return started
       }),
     AttachProcess: ({ payload }) =>
@@ -165,7 +172,11 @@ const make = Effect.gen(function* () {
           )(machine.processes.attach(payload.processId, payload.attach.cursor ?? 0)),
         payload.attach.idleMillis
       ),
-    ListProcesses: ({ payload }) => use("list processes", payload, (machine) => machine.processes.list),
+    ListProcesses: ({ payload }) =>
+      Effect.map(
+        use("list processes", payload, (machine) => machine.processes.list),
+        (processes) => processes.map(({ label: _, ...info }) => info)
+      ),
     SignalProcess: ({ payload }) =>
       use("signal a process", payload, (machine) =>
         machine.processes.signal(payload.processId, payload.signal)

@@ -4,6 +4,7 @@
  */
 import { Context, type Effect, type Stream } from "effect"
 import type { Rpc, RpcGroup, RpcSchema } from "effect/rpc"
+import type { LeaseId } from "../domain/Ids.ts"
 import type { SandboxRpcs } from "../rpc/SandboxRpcs.ts"
 
 type Rpcs = RpcGroup.Rpcs<typeof SandboxRpcs>
@@ -19,6 +20,14 @@ type Answer<Current extends Rpc.Any> =
 export type Client = {
   readonly [Current in Rpcs as Current["_tag"]]: (payload: Rpc.Payload<Current>) => Answer<Current>
 }
+
+/**
+ * The lease that holds what a remote caller's scopes and calls hold: undefined
+ * for a caller in the service's own process, which needs none.
+ */
+export const CallerLease = Context.Reference<LeaseId | undefined>("fiberbox/services/CallerLease", {
+  defaultValue: () => undefined
+})
 
 /** The client that {@link Sandboxes} talks through: in process, or over a transport. */
 export class SandboxClient extends Context.Service<SandboxClient, Client>()(

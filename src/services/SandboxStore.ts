@@ -7,12 +7,14 @@ import type { Effect } from "effect"
 import { Context, Schema } from "effect"
 import type { BackendFailed, Conflict } from "../domain/Errors.ts"
 import type { EventBody, SandboxEvent } from "../domain/Event.ts"
-import { IdempotencyKey, type Owner, type SandboxId } from "../domain/Ids.ts"
+import { IdempotencyKey, LeaseId, type Owner, type SandboxId } from "../domain/Ids.ts"
 import { type ListRequest, SandboxInfo, Timestamp } from "../domain/Sandbox.ts"
 
 /** What is kept of a sandbox: all that callers see, and what only the service needs. */
 export const SandboxRecord = Schema.Struct({
   ...SandboxInfo.fields,
+  /** The lease it ends with, when a client elsewhere holds it. */
+  lease: Schema.optional(LeaseId),
   idempotencyKey: Schema.optional(IdempotencyKey),
   /** Digest of the create request, to tell a repeat from another content under the same key. */
   requestDigest: Schema.String,

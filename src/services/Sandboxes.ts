@@ -20,7 +20,7 @@ import { CreateRequest, ListRequest, type SandboxInfo, type SandboxPage } from "
 import type { LifecycleError, OperationError } from "../rpc/SandboxRpcs.ts"
 import { decodeInput } from "./Input.ts"
 import { makeSandbox, type Sandbox } from "./Sandbox.ts"
-import { type Client, SandboxClient } from "./SandboxClient.ts"
+import { CallerLease, type Client, SandboxClient } from "./SandboxClient.ts"
 
 /** What a sandbox shall be; everything has a default. */
 export type CreateOptions = typeof CreateRequest.Encoded
@@ -53,16 +53,19 @@ const decodeList = decodeInput(ListRequest, "")
 
 const make = Effect.gen(function* () {
   const client: Client = yield* SandboxClient
+  const lease = yield* CallerLease
   const random = yield* SecureRandom.SecureRandom
   const newIds = {
     process: Effect.provideService(makeProcessId, SecureRandom.SecureRandom, random),
     upload: Effect.provideService(makeUploadId, SecureRandom.SecureRandom, random)
   }
-  const handle = (info: SandboxInfo) => makeSandbox(client, info.id, newIds)
+  const handle = (info: SandboxInfo) => makeSandbox(client, info.id, newIds, lease)
   const find = (idOrName: string) => client.FindSandbox({ idOrName })
 
   const createAs = Effect.fnUntraced(function* (options: CreateOptions | undefined, detached: boolean) {
-    return handle(yield* client.CreateSandbox({ request: yield* decodeCreate(options ?? {}), detached }))
+    return handle(
+      yield* client.CreateSandbox({ request: yield* decodeCreate(options ?? {}), detached, lease })
+    )
   })
 
   const service: Service = {

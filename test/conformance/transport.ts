@@ -35,6 +35,8 @@ const forward = (client: Carried) =>
     CreateSandbox: (payload) => call(client.CreateSandbox(payload)),
     FindSandbox: (payload) => call(client.FindSandbox(payload)),
     ListSandboxes: (payload) => call(client.ListSandboxes(payload)),
+    RenewLease: (payload) => call(client.RenewLease(payload)),
+    EndLease: (payload) => call(client.EndLease(payload)),
     GetInfo: (payload) => call(client.GetInfo(payload)),
     ChangeStatus: (payload) => call(client.ChangeStatus(payload)),
     SetExpiry: (payload) => call(client.SetExpiry(payload)),

@@ -63,7 +63,9 @@ describe("resolveSpec", () => {
     ({ request }) =>
       Effect.gen(function* () {
         const spec = yield* Schema.decodeUnknownEffect(SandboxSpec)(resolveSpec(request))
-        assert.deepStrictEqual(spec.limits, { ...defaultLimits, ...withoutUndefined(request.limits ?? {}) })
+        const inodes = Math.max(1, Math.min(defaultLimits.inodes, Math.floor(spec.limits.diskBytes / 8192)))
+        const asked = withoutUndefined(request.limits ?? {})
+        assert.deepStrictEqual(spec.limits, { ...defaultLimits, inodes, ...asked })
         assert.strictEqual(spec.image, request.image ?? "host")
         assert.deepStrictEqual(spec.network, request.network ?? "none")
         assert.deepStrictEqual(spec.env, request.env ?? {})

@@ -33,7 +33,7 @@ import { type Command, decide, type Status } from "../../domain/Status.ts"
 import { Backend, type ProvisionError } from "../Backend.ts"
 import type { Machine, MachineExit } from "../Machine.ts"
 import type { SandboxRecord } from "../SandboxStore.ts"
-import type { Deadlines } from "./Deadlines.ts"
+import type { Bounds } from "./Bounds.ts"
 import type { Journal } from "./Journal.ts"
 import { makeMachineSlot } from "./MachineSlot.ts"
 import { infoOf, spawnRequest } from "./Requests.ts"
@@ -64,7 +64,10 @@ type Transition = Effect.Effect<void, LifecycleFailure>
 const removalAttempts = 3
 
 /** The life of the sandbox that a journal records. Takes it up at once. */
-export const makeLifecycle = Effect.fnUntraced(function* (journal: Journal, deadlines: Deadlines) {
+export const makeLifecycle = Effect.fnUntraced(function* (
+  journal: Journal,
+  bounds: Pick<Bounds, "restore" | "suspend" | "resume" | "clear">
+) {
   const backend = yield* Backend
   const actor = yield* Effect.scope
   const lock = yield* Semaphore.make(1)
@@ -119,7 +122,7 @@ export const makeLifecycle = Effect.fnUntraced(function* (journal: Journal, dead
   /** Ends the machine and keeps the disk. */
   const end: Transition = Effect.suspend(() => slot.empty(slot.machine()?.terminate ?? Effect.void)).pipe(
     Effect.tapError((error) => journal.become("failed", { reason: error.message })),
-    Effect.ensuring(deadlines.clear)
+    Effect.ensuring(bounds.clear)
   )
 
   // --- commands ---
@@ -146,13 +149,13 @@ export const makeLifecycle = Effect.fnUntraced(function* (journal: Journal, dead
 
   const pause: Transition = Effect.gen(function* () {
     yield* (yield* present("pause")).pause
-    yield* deadlines.suspend
+    yield* bounds.suspend
     yield* journal.become("paused")
   })
 
   const resume: Transition = Effect.gen(function* () {
     yield* (yield* present("resume")).resume
-    yield* deadlines.resume
+    yield* bounds.resume
     yield* journal.become("running")
   })
 
@@ -188,7 +191,7 @@ export const makeLifecycle = Effect.fnUntraced(function* (journal: Journal, dead
     yield* journal.become("killed")
     // The way to the machine is closed last, so that calls under way hear that it has ended.
     yield* slot.empty(Effect.retry(backend.remove(id), { times: removalAttempts - 1 }))
-    yield* deadlines.clear
+    yield* bounds.clear
     return info()
   })
 
@@ -214,7 +217,7 @@ export const makeLifecycle = Effect.fnUntraced(function* (journal: Journal, dead
     )
 
   const fail = (reason: string): Effect.Effect<void, BackendFailed> =>
-    deadlines.clear.pipe(
+    bounds.clear.pipe(
       Effect.andThen(journal.become("failed", { reason, also: [{ _tag: "MachineDied", reason }] })),
       Effect.andThen(scheduleRestart)
     )
@@ -246,7 +249,10 @@ export const makeLifecycle = Effect.fnUntraced(function* (journal: Journal, dead
   const adopt = Effect.gen(function* () {
     yield* slot.fill(Effect.suspend(() => backend.adopt(request())))
     const machine = yield* present("adopt")
-    yield* journal.current().status === "paused" ? machine.pause : machine.resume
+    yield* bounds.restore(machine)
+    yield* journal.current().status === "paused"
+      ? Effect.andThen(machine.pause, bounds.suspend)
+      : machine.resume
     yield* journal.write({}, [{ _tag: "Adopted" }])
   }).pipe(
     Effect.catch((error) =>

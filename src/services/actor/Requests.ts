@@ -5,6 +5,7 @@ import type { ProcessSpec } from "../../domain/Process.ts"
 import type { SandboxInfo, SandboxSpec } from "../../domain/Sandbox.ts"
 import type { SpawnRequest } from "../Machine.ts"
 import type { SandboxRecord } from "../SandboxStore.ts"
+import { labelOf } from "./Label.ts"
 
 /** Where a program finds others, and its home, by user. */
 const home = { user: "/home/user", root: "/root" } as const
@@ -33,7 +34,8 @@ export const spawnRequest = (spec: SandboxSpec, process: ProcessSpec): SpawnRequ
     user,
     pty: process.pty,
     stdin: process.stdin ?? false,
-    journalBytes: process.journalBytes ?? defaultJournalBytes
+    journalBytes: process.journalBytes ?? defaultJournalBytes,
+    label: labelOf(process)
   }
 }
 

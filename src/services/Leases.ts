@@ -1,0 +1,91 @@
+/**
+ * Leases: a client's promise to still want something. What a lease holds ends
+ * when the client has not renewed it in time, because a server cannot tell a
+ * dead client from a slow connection in any other way.
+ *
+ * Leases are not recorded. After a restart of the service whatever was held is
+ * held again, by who finds it, for {@link graceMillis}: time for a living
+ * client to come back.
+ */
+import { Clock, Context, Effect, FiberMap, Layer } from "effect"
+import type { LeaseId, Owner } from "../domain/Ids.ts"
+
+/** How long a lease lives that nobody has renewed yet, in milliseconds. */
+export const graceMillis = 60_000
+
+/** What a lease ends when it lapses. It never fails. */
+export type Release = Effect.Effect<void>
+
+interface Lease {
+  expiresAt: number
+  readonly holds: Map<string, Release>
+}
+
+/** The leases of one service. */
+export class Leases extends Context.Service<
+  Leases,
+  {
+    /** Extends a lease to so many milliseconds from now; one that does not exist begins. */
+    readonly renew: (owner: Owner, lease: LeaseId, ttlMillis: number) => Effect.Effect<void>
+    /** Ends a lease at once, and with it what it holds. */
+    readonly end: (owner: Owner, lease: LeaseId) => Effect.Effect<void>
+    /** Ties something to a lease under a name; the same name again replaces it. */
+    readonly hold: (owner: Owner, lease: LeaseId, name: string, release: Release) => Effect.Effect<void>
+    /** Unties what has ended by itself. */
+    readonly drop: (owner: Owner, lease: LeaseId, name: string) => void
+  }
+>()("fiberbox/services/Leases") {
+  /** Leases on this service's clock. Closing the layer ends none of what they hold. */
+  static readonly layer: Layer.Layer<Leases> = Layer.effect(
+    Leases,
+    Effect.suspend(() => make)
+  )
+}
+
+const make = Effect.gen(function* () {
+  const leases = new Map<string, Lease>()
+  const watches = yield* FiberMap.make<string>()
+  const keyOf = (owner: Owner, lease: LeaseId) => `${owner}\0${lease}`
+
+  const lapse = (key: string) =>
+    Effect.suspend(() => {
+      const holds = leases.get(key)?.holds.values() ?? []
+      leases.delete(key)
+      return Effect.forEach(holds, (release) => release, { concurrency: "unbounded", discard: true })
+    })
+
+  const watch = (key: string, lease: Lease): Effect.Effect<void> =>
+    Effect.gen(function* () {
+      const left = lease.expiresAt - (yield* Clock.currentTimeMillis)
+      if (left <= 0) return yield* Effect.uninterruptible(lapse(key))
+      yield* Effect.sleep(left)
+      return yield* watch(key, lease)
+    })
+
+  const existing = Effect.fnUntraced(function* (key: string, ttlMillis: number) {
+    const found = leases.get(key)
+    if (found !== undefined) return found
+    const lease: Lease = { expiresAt: (yield* Clock.currentTimeMillis) + ttlMillis, holds: new Map() }
+    leases.set(key, lease)
+    yield* FiberMap.run(watches, key, watch(key, lease))
+    return lease
+  })
+
+  return Leases.of({
+    renew: Effect.fnUntraced(function* (owner, id, ttlMillis) {
+      const lease = yield* existing(keyOf(owner, id), ttlMillis)
+      lease.expiresAt = (yield* Clock.currentTimeMillis) + ttlMillis
+    }),
+    end: (owner, id) => {
+      const key = keyOf(owner, id)
+      return Effect.andThen(FiberMap.remove(watches, key), lapse(key))
+    },
+    hold: Effect.fnUntraced(function* (owner, id, name, release) {
+      const lease = yield* existing(keyOf(owner, id), graceMillis)
+      lease.holds.set(name, release)
+    }),
+    drop: (owner, id, name) => {
+      leases.get(keyOf(owner, id))?.holds.delete(name)
+    }
+  })
+})

@@ -46,7 +46,7 @@ const keepPlaces = (base, out) => ({
 })
 
 const licence = () =>
-  `/*\nContains effect and @effect/platform-node, under this licence:\n\n${readFileSync(
+  `/*!\nContains effect and @effect/platform-node, under this licence:\n\n${readFileSync(
     join(root, "node_modules/effect/LICENSE"),
     "utf8"
   ).trim()}\n*/`

@@ -218,6 +218,12 @@ export const makeLifecycle = Effect.fnUntraced(function* (
 
   const fail = (reason: string): Effect.Effect<void, BackendFailed> =>
     bounds.clear.pipe(
+      // By the table a paused sandbox has to be lost before it can have failed.
+      Effect.andThen(
+        Effect.suspend(() =>
+          journal.current().status === "paused" ? journal.become("lost", { reason }) : Effect.void
+        )
+      ),
       Effect.andThen(journal.become("failed", { reason, also: [{ _tag: "MachineDied", reason }] })),
       Effect.andThen(scheduleRestart)
     )

@@ -109,6 +109,17 @@ export const describe = (cause: Cause.Cause<unknown>): Failure => {
   }
 }
 
+/** A signal to fiberbox ended the command before it had ended by itself. */
+export const interrupted = (exitCode: number): Failure => ({
+  event: "error",
+  error: "Interrupted",
+  message: "ended by a signal to fiberbox",
+  isRetryable: true,
+  outcome: "unknown",
+  exitCode,
+  details: {}
+})
+
 /** The arguments were not understood. */
 export const usage = (message: string, hint: string): Failure => ({
   event: "error",

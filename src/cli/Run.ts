@@ -8,7 +8,7 @@ import { exitCodeOf, type ProcessEvent, type Signal } from "../domain/Process.ts
 import type { Argv, ProcessOptions } from "../services/Processes.ts"
 import type { Sandbox } from "../services/Sandbox.ts"
 import { type CreateOptions, Sandboxes } from "../services/Sandboxes.ts"
-import { describe, toLine } from "./Failure.ts"
+import { describe, interrupted, toLine } from "./Failure.ts"
 import { encodeLine, Lines, type RunEvent, timedOutCode } from "./RunEvent.ts"
 import { underSignals } from "./Signals.ts"
 import { OutputClosed, outputClosedCode, stdin, write } from "./Stdio.ts"
@@ -53,6 +53,9 @@ export const run = <E>(
     forward: (signal) => Option.map(runningIn(progress), (sandbox) => forward(sandbox, signal)),
     exitCode: () => progress.exitCode
   }).pipe(
+    Effect.tap((exitCode) =>
+      request.json && progress.exitCode === undefined ? lastLine(interrupted(exitCode)) : Effect.void
+    ),
     Effect.catchCause((cause) =>
       Cause.squash(cause) instanceof OutputClosed ? Effect.succeed(outputClosedCode) : report(request, cause)
     )
@@ -75,6 +78,9 @@ const report = (request: RunRequest, cause: Cause.Cause<unknown>): Effect.Effect
 }
 
 const writeLine = (event: RunEvent) => write("stdout", encodeLine(event))
+
+/** A line that nobody may be there to read. */
+const lastLine = (event: RunEvent) => Effect.ignore(Effect.timeout(writeLine(event), "100 millis"))
 
 const inSandbox = Effect.fnUntraced(function* (request: RunRequest, progress: Progress) {
   const sandbox = yield* Sandboxes.create(request.sandbox)

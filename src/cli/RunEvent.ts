@@ -1,8 +1,8 @@
 /**
  * What `fiberbox run --json` writes: one JSON document a line, in this shape.
  *
- * The first line is `created`, the last one `exited` or `error`; `started`,
- * `output` and `truncated` stand between. New members may be added to a line
+ * The last line is `exited` or `error`. Before it come `created`, `started`, and
+ * then `output` and `truncated`, as far as it got. New members may be added to a line
  * and new kinds of line; what is here keeps its meaning.
  */
 import { Schema } from "effect"

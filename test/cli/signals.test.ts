@@ -121,6 +121,22 @@ describe.runIf(canRunContainers)("fiberbox run, told to end,", () => {
   )
 
   it.live(
+    "with --json: says so in the last line",
+    () =>
+      Effect.gen(function* () {
+        const { leavesNothing, running: child } = yield* running("trap '' INT; echo ready; sleep MARK", [
+          "--json"
+        ])
+        yield* child.shows("ready")
+        yield* child.signal("SIGINT")
+        const ended = yield* leavesNothing
+        const last: unknown = JSON.parse(ended.out.trimEnd().split("\n").at(-1) ?? "")
+        assert.deepInclude(last, { event: "error", error: "Interrupted", exitCode: 130 })
+      }).pipe(Effect.scoped),
+    patient
+  )
+
+  it.live(
     "while the sandbox is being made: leaves nothing",
     () =>
       Effect.gen(function* () {

@@ -74,6 +74,8 @@ export const makeLifecycle = Effect.fnUntraced(function* (
   const transitions = yield* FiberSet.make<SandboxInfo, LifecycleFailure>()
   const restarts = yield* FiberHandle.make()
   const slot = yield* makeMachineSlot((machine, exit) => died(machine, exit))
+  /** The machine that was paused when it was adopted, until it goes on. */
+  let adoptedPaused: Machine | undefined
   let removal: Deferred.Deferred<SandboxInfo, LifecycleFailure> | undefined
   let isAwake = false
 
@@ -154,8 +156,10 @@ export const makeLifecycle = Effect.fnUntraced(function* (
   })
 
   const resume: Transition = Effect.gen(function* () {
-    yield* (yield* present("resume")).resume
-    yield* bounds.resume
+    const machine = yield* present("resume")
+    yield* machine.resume
+    yield* adoptedPaused === machine ? bounds.restore(machine) : bounds.resume
+    adoptedPaused = undefined
     yield* journal.become("running")
   })
 
@@ -255,10 +259,14 @@ export const makeLifecycle = Effect.fnUntraced(function* (
   const adopt = Effect.gen(function* () {
     yield* slot.fill(Effect.suspend(() => backend.adopt(request())))
     const machine = yield* present("adopt")
-    yield* bounds.restore(machine)
-    yield* journal.current().status === "paused"
-      ? Effect.andThen(machine.pause, bounds.suspend)
-      : machine.resume
+    if (journal.current().status === "paused") {
+      // Its agent stands still too: what bounds its programs can be asked when it goes on.
+      adoptedPaused = machine
+      yield* machine.pause
+    } else {
+      yield* machine.resume
+      yield* bounds.restore(machine)
+    }
     yield* journal.write({}, [{ _tag: "Adopted" }])
   }).pipe(
     Effect.catch((error) =>

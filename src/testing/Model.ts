@@ -38,8 +38,8 @@ export const Command = Schema.Union([
   Schema.TaggedStruct("Die", { slot: Slot }),
   /** A handler of the service dies with a defect. */
   Schema.TaggedStruct("Defect", { slot: Slot }),
-  /** The service ends and another takes over machines and records. */
-  Schema.TaggedStruct("RestartService", {}),
+  /** The service ends, in order or killed, and another takes over machines and records. */
+  Schema.TaggedStruct("RestartService", { crash: Schema.Boolean }),
   Schema.TaggedStruct("Wait", { millis: Schema.Literals([50, 100]) })
 ])
 export type Command = typeof Command.Type

@@ -22,7 +22,7 @@
  */
 
 import { isDeepStrictEqual } from "node:util"
-import { Arbitrary, Cause, Effect, Exit, Formatter, Schema, type Scope } from "effect"
+import { Arbitrary, Cause, Clock, Context, Effect, Exit, Fiber, Formatter, Schema, type Scope } from "effect"
 
 /** What a model says of one command: how it leaves the model, and what it must answer. */
 export interface Prediction<Model, Outcome> {
@@ -80,6 +80,8 @@ export interface Options {
   readonly replay?: Arbitrary.Replay | undefined
   /** How many smaller programs are tried after a failure; default 1000. */
   readonly maxShrinks?: number | undefined
+  /** Real milliseconds without an answer after which a system counts as stuck; default 10,000. */
+  readonly stuckMillis?: number | undefined
 }
 
 /** What came of a check: all programs passed, or one diverged, with its shortest form and replay token. */
@@ -87,37 +89,81 @@ export type Result<Command> = Arbitrary.CheckResult<ReadonlyArray<Command>, Dive
 
 const show = (value: unknown): string => Formatter.format(value)
 
-/** Runs one program against a fresh system; fails where it diverges from the model. */
-export const runProgram = Effect.fnUntraced(function* <Command, Model, System, Outcome, E, R>(
-  spec: Spec<Command, Model, System, Outcome, E, R>,
-  program: ReadonlyArray<Command>
-): Effect.fn.Return<void, Divergence, R | Scope.Scope> {
-  let step = 0
-  let command = "making the system"
-  const diverged = (expected: string, actual: string) => new Divergence({ step, command, expected, actual })
+/** How far a program has come. */
+interface Progress {
+  /** Commands begun. */
+  step: number
+  at: string
+  /** Changes whenever something has happened. */
+  ticks: number
+}
 
+/** The program itself: fails where the system diverges from the model. */
+const steps = Effect.fnUntraced(function* <Command, Model, System, Outcome, E, R>(
+  spec: Spec<Command, Model, System, Outcome, E, R>,
+  program: ReadonlyArray<Command>,
+  progress: Progress
+): Effect.fn.Return<void, Divergence, R | Scope.Scope> {
   /** A system's answer; its failures and defects are divergences. */
   const answer = Effect.fnUntraced(function* <A>(effect: Effect.Effect<A, E, R | Scope.Scope>) {
     const exit = yield* Effect.exit(effect)
+    progress.ticks++
     if (Exit.isSuccess(exit)) return exit.value
     if (Cause.hasInterruptsOnly(exit.cause)) return yield* Effect.interrupt
-    return yield* diverged("an answer", Cause.pretty(exit.cause))
+    return yield* diverged(progress, "an answer", Cause.pretty(exit.cause))
   })
   const agree = (actual: unknown, expected: unknown) =>
-    isDeepStrictEqual(actual, expected) ? Effect.void : Effect.fail(diverged(show(expected), show(actual)))
+    isDeepStrictEqual(actual, expected)
+      ? Effect.void
+      : Effect.fail(diverged(progress, show(expected), show(actual)))
 
   const system = yield* answer(spec.make)
   let model = spec.initial
-  for (const next of program) {
-    step++
-    command = show(next)
-    const prediction = spec.predict(model, next)
-    yield* agree(yield* answer(spec.run(system, next)), prediction.outcome)
+  for (const command of program) {
+    progress.step++
+    progress.at = show(command)
+    const prediction = spec.predict(model, command)
+    yield* agree(yield* answer(spec.run(system, command)), prediction.outcome)
     model = prediction.model
     if (spec.view === undefined) continue
     yield* agree(yield* answer(spec.view.ofSystem(system)), spec.view.ofModel(model))
   }
+  progress.at = "letting the system go"
 }, Effect.scoped)
+
+/** Time that passes by itself, also where a test clock is in place. */
+const pass = (millis: number) => Effect.provideService(Effect.sleep(millis), Clock.Clock, liveClock)
+const liveClock = Context.get(Context.empty(), Clock.Clock)
+
+/**
+ * Runs one program against a fresh system; fails where it diverges from the
+ * model. A system that has not answered for `stuckMillis` of real time diverges too.
+ */
+export const runProgram = Effect.fnUntraced(function* <Command, Model, System, Outcome, E, R>(
+  spec: Spec<Command, Model, System, Outcome, E, R>,
+  program: ReadonlyArray<Command>,
+  stuckMillis: number = defaultStuckMillis
+): Effect.fn.Return<void, Divergence, Exclude<R, Scope.Scope>> {
+  const progress = { step: 0, at: "making the system", ticks: 0 }
+  // Detached, since what is stuck may not be interruptible: nobody shall wait for it.
+  const running = yield* Effect.forkDetach(steps(spec, program, progress))
+  const watch = Effect.gen(function* () {
+    for (let seen = -1; progress.ticks !== seen; ) {
+      seen = progress.ticks
+      yield* pass(stuckMillis)
+    }
+    return yield* diverged(progress, "an answer", `none for ${stuckMillis} ms`)
+  })
+  return yield* Effect.ensuring(
+    Effect.raceFirst(Fiber.join(running), watch),
+    Effect.sync(() => running.interruptUnsafe())
+  )
+})
+
+const defaultStuckMillis = 10_000
+
+const diverged = ({ step, at }: Progress, expected: string, actual: string) =>
+  new Divergence({ step, command: at, expected, actual })
 
 /** Runs random programs until one diverges from the model, and makes that one as short as it can. */
 export const check = <Command, Model, System, Outcome, E, R>(
@@ -126,7 +172,7 @@ export const check = <Command, Model, System, Outcome, E, R>(
 ): Effect.Effect<Result<Command>, never, Exclude<R, Scope.Scope>> =>
   Arbitrary.checkEffect(
     Arbitrary.array(spec.command, { maxLength: options.maxCommands ?? 30 }),
-    (program) => Effect.as(runProgram(spec, program), true),
+    (program) => Effect.as(runProgram(spec, program, options.stuckMillis), true),
     {
       runs: options.runs,
       seed: options.seed,

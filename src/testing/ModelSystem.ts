@@ -21,8 +21,8 @@ export interface World {
   readonly die: (id: SandboxId) => Effect.Effect<void>
   /** Makes the next operation on the machine of a sandbox end in a defect. */
   readonly breakNext: (id: SandboxId) => Effect.Effect<void>
-  /** Ends the service, leaving its machines, and starts another on the same machines and records. */
-  readonly restartService: Effect.Effect<void>
+  /** Ends the service, in order or as `kill -9` would, and starts another on the same machines and records. */
+  readonly restartService: (crash: boolean) => Effect.Effect<void>
   /** Lets time pass. */
   readonly wait: (millis: number) => Effect.Effect<void>
 }
@@ -75,7 +75,7 @@ const policy = (restarts: boolean) =>
 const run = (system: System, command: Command) => {
   switch (command._tag) {
     case "RestartService":
-      return restartService(system)
+      return restartService(system, command.crash)
     case "Wait":
       return wait(system, command.millis)
     case "Create":
@@ -185,9 +185,9 @@ const breakOnce = Effect.fnUntraced(function* (world: World, sandbox: Sandbox) {
   return yield* said(sandbox.files.stat("/")).pipe(Effect.catchDefect(() => Effect.succeed("defect")))
 })
 
-const restartService = Effect.fnUntraced(function* ({ world, held }: System) {
+const restartService = Effect.fnUntraced(function* ({ world, held }: System, crash: boolean) {
   const before = yield* Effect.forEach(held.values(), ({ sandbox }) => history(sandbox))
-  yield* world.restartService
+  yield* world.restartService(crash)
   const sandboxes = yield* world.sandboxes
   for (const [index, one] of [...held.values()].entries()) {
     const info = yield* Effect.orDie(sandboxes.get(one.sandbox.id))

@@ -90,6 +90,20 @@ describe("the model runner", () => {
     })
   )
 
+  it.effect("takes a system that never answers as a divergence, even one that cannot be interrupted", () =>
+    Effect.gen(function* () {
+      const stuck = counter((count) =>
+        Effect.flatMap(
+          Ref.updateAndGet(count, (n) => n + 1),
+          (n) => (n === 2 ? Effect.uninterruptible(Effect.never) : Effect.void)
+        )
+      )
+      const found = falsified(yield* ModelRunner.check(stuck, { runs: 100, seed: 1, stuckMillis: 10 }))
+      assert.deepStrictEqual(found.shrunkInput, ["add", "add"])
+      assert.match(ModelRunner.report(found) ?? "", /step 2, "add": expected an answer, got none/)
+    })
+  )
+
   it.effect("makes a fresh system for every program, and lets it go", () =>
     Effect.gen(function* () {
       const alive = yield* Ref.make(0)

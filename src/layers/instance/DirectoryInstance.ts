@@ -106,6 +106,8 @@ const ephemeral = Effect.fnUntraced(
     yield* Effect.addFinalizer(() => Effect.ignore(removeWhenEmpty(stateDir)))
     return { id, stateDir }
   },
+  // Until the finalizer stands, an interruption would leave the directory.
+  Effect.uninterruptible,
   Effect.retry({ times: 5, while: (error) => error._tag === "Conflict" })
 )
 

@@ -1,7 +1,7 @@
 import { fileURLToPath } from "node:url"
 import { NodeServices } from "@effect/platform-node"
 import { assert, it, layer } from "@effect/vitest"
-import { ConfigProvider, Effect, FileSystem, Layer, Path, Schema, Stream } from "effect"
+import { ConfigProvider, Deferred, Effect, Fiber, FileSystem, Layer, Path, Schema, Stream } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { ChildProcess } from "effect/process"
 import * as DirectoryInstance from "../../../src/layers/instance/DirectoryInstance.ts"
@@ -46,6 +46,26 @@ layer(Layer.merge(NodeServices.layer, SecureRandom.layerWebCrypto))("an instance
         return instance.id
       }).pipe(Effect.scoped)
       assert.notStrictEqual(yield* start, yield* start)
+      assert.deepStrictEqual(yield* fs.readDirectory(`${baseDir}/ephemeral`), [])
+    })
+  )
+
+  it.effect("that is ephemeral leaves no directory when its making is interrupted", () =>
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const baseDir = yield* temporaryDirectory
+      const made = yield* Deferred.make<void>()
+      const slow = FileSystem.FileSystem.of({
+        ...fs,
+        exists: (path) => Effect.andThen(Deferred.succeed(made, undefined), fs.exists(path))
+      })
+      const making = yield* DirectoryInstance.make({ baseDir }).pipe(
+        Effect.scoped,
+        Effect.provideService(FileSystem.FileSystem, slow),
+        Effect.forkChild
+      )
+      yield* Deferred.await(made)
+      yield* Fiber.interrupt(making)
       assert.deepStrictEqual(yield* fs.readDirectory(`${baseDir}/ephemeral`), [])
     })
   )

@@ -2,7 +2,7 @@
  * The way from a service to an in-memory machine: where calls meet faults, a
  * paused or ended machine, a dropped connection and the transport's limit.
  */
-import { Duration, Effect } from "effect"
+import { Duration, Effect, type Scope } from "effect"
 import { Connection, Timeout } from "../../domain/Errors.ts"
 import type { MachineError } from "../../services/Machine.ts"
 import {
@@ -14,6 +14,30 @@ import {
 } from "./MemoryFaults.ts"
 import type { RunningMachine } from "./RunningMachine.ts"
 import { waitFor } from "./Wakeup.ts"
+
+/** Something on a machine that is held until it is let go of. */
+export interface Held {
+  readonly close: () => void
+}
+
+/**
+ * Opens something for as long as the scope is open. What `keep` was given is closed
+ * with the scope even when the call fails afterwards: its reply may have been lost.
+ */
+export const holding = <A extends Held, E>(
+  open: (keep: (opened: A) => A) => Effect.Effect<A, E>
+): Effect.Effect<A, E, Scope.Scope> =>
+  Effect.suspend(() => {
+    let held: A | undefined
+    const keep = (opened: A): A => {
+      held = opened
+      return opened
+    }
+    return Effect.andThen(
+      Effect.addFinalizer(() => Effect.sync(() => held?.close())),
+      open(keep)
+    )
+  })
 
 export class Calls {
   readonly machine: RunningMachine

@@ -4,11 +4,11 @@
 import { Cause, Effect, Result, Stream } from "effect"
 import type { FileFailed } from "../../domain/Errors.ts"
 import { maxChunkBytes, type WatchEvent } from "../../domain/FileSystem.ts"
-import type { MachineFiles } from "../../services/Machine.ts"
+import type { MachineError, MachineFiles } from "../../services/Machine.ts"
 import { chmod, list, makeDirs, readable, remove, stat, writeWhole } from "./Files.ts"
 import { type FileWatch, watch } from "./FileWatch.ts"
 import { type FileNode, type FsResult, uidOf } from "./Inode.ts"
-import type { Calls } from "./MachineCalls.ts"
+import { type Calls, holding } from "./MachineCalls.ts"
 import type { Cut } from "./RunningMachine.ts"
 import { toFileFailed } from "./Uploads.ts"
 import { waitFor } from "./Wakeup.ts"
@@ -59,22 +59,19 @@ export const makeFiles = (calls: Calls): MachineFiles => {
     watch: (path, { recursive, user }) =>
       Stream.unwrap(
         Effect.gen(function* () {
-          const watching = yield* Effect.acquireRelease(
+          const watching = yield* holding<Watching, FileFailed | MachineError>((keep) =>
             calls.call(
               "watch",
-              Effect.suspend(() =>
-                Effect.map(
-                  raise(
-                    Result.mapError(
-                      watch(tree, path, recursive, uidOf(user), machine.kernel.schedule),
-                      (failure): FileFailed => toFileFailed(failure)
-                    )
-                  ),
-                  (found) => openWatch(calls, found)
+              Effect.suspend(() => {
+                const found = watch(tree, path, recursive, uidOf(user), machine.kernel.schedule)
+                return raise(
+                  Result.mapBoth(found, {
+                    onFailure: toFileFailed,
+                    onSuccess: (one) => keep(openWatch(calls, one))
+                  })
                 )
-              )
-            ),
-            ({ close }) => Effect.sync(close)
+              })
+            )
           )
           return Stream.fromPull(Effect.succeed(watching.pull))
         })
@@ -98,6 +95,8 @@ const readStream = (calls: Calls, node: FileNode, offset: number, length: number
   )
   return Stream.fromPull(Effect.succeed(pull))
 }
+
+type Watching = ReturnType<typeof openWatch>
 
 const openWatch = (calls: Calls, watching: FileWatch) => {
   let cut: Cut | undefined

@@ -5,11 +5,11 @@ import { Cause, Effect, Result, Stream } from "effect"
 import { Conflict, InvalidArgument, NotFound, ResourceExhausted, SpawnFailed } from "../../domain/Errors.ts"
 import type { ProcessId } from "../../domain/Ids.ts"
 import { maxArgumentBytes, type ProcessEvent, type Signal } from "../../domain/Process.ts"
-import type { MachineProcesses, SpawnRequest } from "../../services/Machine.ts"
+import type { MachineError, MachineProcesses, SpawnRequest } from "../../services/Machine.ts"
 import { Execution } from "./Execution.ts"
 import { encode, uidOf } from "./Inode.ts"
 import type { JournalReader } from "./Journal.ts"
-import type { Calls } from "./MachineCalls.ts"
+import { type Calls, holding } from "./MachineCalls.ts"
 import { type OpenFile, openDevice, pipeEnds } from "./OpenFile.ts"
 import { enterable } from "./OpenPath.ts"
 import type { Cut } from "./RunningMachine.ts"
@@ -44,12 +44,11 @@ export const makeProcesses = (calls: Calls): MachineProcesses => {
   const events = <E>(point: "spawn" | "attach", open: Effect.Effect<Execution, E>, cursor: number) =>
     Stream.unwrap(
       Effect.gen(function* () {
-        const reading = yield* Effect.acquireRelease(
+        const reading = yield* holding<Reading, E | MachineError>((keep) =>
           calls.call(
             point,
-            Effect.map(open, (execution) => openReader(calls, execution, cursor))
-          ),
-          ({ close }) => Effect.sync(close)
+            Effect.map(open, (execution) => keep(openReader(calls, execution, cursor)))
+          )
         )
         return Stream.fromPull(Effect.succeed(reading.pull))
       })
@@ -190,6 +189,8 @@ const standardFiles = (execution: Execution): ReadonlyMap<number, OpenFile> => {
 }
 
 // --- reading ------------------------------------------------------------------
+
+type Reading = ReturnType<typeof openReader>
 
 /** A reader of a journal: what it pulls next, and how it lets go. */
 const openReader = (calls: Calls, execution: Execution, cursor: number) => {

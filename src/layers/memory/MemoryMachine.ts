@@ -3,8 +3,8 @@
  */
 import { Effect, type Scope, Stream } from "effect"
 import { NotFound } from "../../domain/Errors.ts"
-import type { Duplex, Machine } from "../../services/Machine.ts"
-import { Calls } from "./MachineCalls.ts"
+import type { Duplex, Machine, MachineError } from "../../services/Machine.ts"
+import { Calls, holding } from "./MachineCalls.ts"
 import { makeFiles } from "./MachineFiles.ts"
 import { makeProcesses } from "./MachineProcesses.ts"
 import { type CallLimits, type FaultTable, memoryFailed, withFault } from "./MemoryFaults.ts"
@@ -70,25 +70,29 @@ const terminate = ({
     return withFault(fault, "terminate", limit, (reason) => memoryFailed("terminate", reason, "unknown"), end)
   })
 
-const dial = Effect.fnUntraced(function* (calls: Calls, port: number) {
+const dial = Effect.fnUntraced(function* (
+  calls: Calls,
+  port: number
+): Effect.fn.Return<Duplex, NotFound | MachineError, Scope.Scope> {
   const { kernel } = calls.machine
-  const open = Effect.suspend(() => {
-    const listener = kernel.listeners.get(port)
-    if (listener === undefined) return Effect.fail(new NotFound({ kind: "port", id: String(port) }))
-    const connection = makeConnection(kernel.schedule)
-    listener.accept(connection.inside)
-    return Effect.succeed(connection)
-  })
-  const { outside } = yield* Effect.acquireRelease(calls.call("dial", open), ({ close }) =>
-    Effect.sync(close)
+  const { outside } = yield* holding<ReturnType<typeof makeConnection>, NotFound | MachineError>((keep) =>
+    calls.call(
+      "dial",
+      Effect.suspend(() => {
+        const listener = kernel.listeners.get(port)
+        if (listener === undefined) return Effect.fail(new NotFound({ kind: "port", id: String(port) }))
+        const connection = keep(makeConnection(kernel.schedule))
+        listener.accept(connection.inside)
+        return Effect.succeed(connection)
+      })
+    )
   )
-  const duplex: Duplex = {
+  return {
     incoming: cutShort(calls, outside.incoming),
     send: (data) => Effect.asVoid(calls.waitFor(outside.send(data))),
     end: outside.end
   }
-  return duplex
-}) satisfies (calls: Calls, port: number) => Effect.Effect<Duplex, unknown, Scope.Scope>
+})
 
 /** A stream that fails when the connection to the machine is cut. */
 const cutShort = <A>(calls: Calls, stream: Stream.Stream<A>) =>

@@ -1,10 +1,13 @@
 /**
  * The programs an in-memory machine knows.
  */
+import { kill } from "./CommandKill.ts"
 import * as Basic from "./CommandsBasic.ts"
 import * as FileCommands from "./CommandsFiles.ts"
+import * as Listing from "./CommandsListing.ts"
 import * as ProcessCommands from "./CommandsProcess.ts"
 import * as Text from "./CommandsText.ts"
+import { test } from "./CommandTest.ts"
 import type { Program } from "./Process.ts"
 import { python } from "./Python.ts"
 import { sh } from "./ShellBuiltins.ts"
@@ -19,9 +22,9 @@ export const programs: ReadonlyMap<string, Program> = new Map<string, Program>([
   ["echo", Basic.echo],
   ["printf", Basic.printf],
   ["pwd", Basic.pwd],
-  ["test", Basic.test],
-  ["[", Basic.test],
-  ["kill", Basic.kill],
+  ["test", test],
+  ["[", test],
+  ["kill", kill],
   ["cat", Text.cat],
   ["head", Text.head],
   ["tail", Text.tail],
@@ -50,15 +53,15 @@ export const programs: ReadonlyMap<string, Program> = new Map<string, Program>([
   ["ps", ProcessCommands.ps],
   ["stty", ProcessCommands.stty],
   ["tty", ProcessCommands.tty],
-  ["ls", FileCommands.ls],
-  ["stat", FileCommands.stat],
-  ["readlink", FileCommands.readlink],
-  ["realpath", (process, argv) => FileCommands.readlink(process, ["realpath", "-f", ...argv.slice(1)])],
-  ["basename", FileCommands.basename],
-  ["dirname", FileCommands.dirname],
-  ["find", FileCommands.find],
-  ["df", FileCommands.df],
-  ["du", FileCommands.du],
+  ["ls", Listing.ls],
+  ["stat", Listing.stat],
+  ["readlink", Listing.readlink],
+  ["realpath", (process, argv) => Listing.readlink(process, ["realpath", "-f", ...argv.slice(1)])],
+  ["basename", Listing.basename],
+  ["dirname", Listing.dirname],
+  ["find", Listing.find],
+  ["df", Listing.df],
+  ["du", Listing.du],
   ["mkdir", FileCommands.mkdir],
   ["mkfifo", FileCommands.mkfifo],
   ["rmdir", FileCommands.rmdir],

@@ -3,17 +3,16 @@
  */
 import { Effect, Result } from "effect"
 import { type ExitStatus, exitCodeOf } from "../../domain/Process.ts"
-import { decode, encode, errorText } from "./Inode.ts"
-import type { Loaded } from "./Kernel.ts"
 import { type OpenFile, Pipe, pipeEnds } from "./OpenFile.ts"
-import { forAppending, forReading, forWriting, openPath } from "./OpenPath.ts"
-import { concat, type Process, type Program } from "./Process.ts"
+import { forReading, openPath } from "./OpenPath.ts"
+import type { Process } from "./Process.ts"
 import { matches } from "./ShellGlob.ts"
 import { parseScript } from "./ShellParser.ts"
-import { ShellState, type Substitutions } from "./ShellState.ts"
-import type { AndOr, Command, Pipeline, Redirect, Script, Word } from "./ShellSyntax.ts"
-
-type Simple = Extract<Command, { readonly type: "simple" }>
+import { openRedirects, release, withRedirects } from "./ShellRedirects.ts"
+import { runSimple } from "./ShellSimple.ts"
+import { ShellState } from "./ShellState.ts"
+import type { AndOr, Command, Pipeline, Script } from "./ShellSyntax.ts"
+import { expandAll, substitute } from "./ShellWords.ts"
 
 /** What strsignal(3) says; of interrupts and broken pipes nothing is said. */
 const signalText: { readonly [signal: string]: string } = {
@@ -40,6 +39,8 @@ export class Shell {
   readonly builtins: Builtins
   /** More than 0 inside a condition, where a failure does not end the shell. */
   conditions = 0
+  /** Functions that call each other at the moment. */
+  depth = 0
   /** Commands of signals that have come. */
   readonly trapped: Array<string> = []
 
@@ -77,6 +78,22 @@ export class Shell {
     return Result.isSuccess(script)
       ? runScript(this, script.success, final)
       : this.abort(script.failure.message, 2)
+  }
+
+  script(script: Script, final: boolean): Effect.Effect<number> {
+    return runScript(this, script, final)
+  }
+
+  command(command: Command, final: boolean): Effect.Effect<number> {
+    return runCommand(this, command, final)
+  }
+
+  /** Starts a subshell as a process of its own; undefined when the machine has no room for one. */
+  fork(
+    files: ReadonlyMap<number, OpenFile>,
+    run: (subshell: Shell) => Effect.Effect<number>
+  ): Process | undefined {
+    return fork(this, files, run)
   }
 
   /** Runs what `trap ... EXIT` left to be done. */
@@ -179,12 +196,6 @@ const runPipes = Effect.fnUntraced(function* (shell: Shell, commands: ReadonlyAr
   }
   return state.status
 })
-
-const release = (file: OpenFile | undefined): void => {
-  if (file === undefined) return
-  file.refs--
-  if (file.refs === 0) file.close()
-}
 
 /** Starts a subshell as a process of its own. */
 const fork = (
@@ -328,321 +339,3 @@ const leavesLoop = ({ state }: Shell): boolean => {
   state.flow = flow.levels > 1 ? { type: flow.type, levels: flow.levels - 1 } : undefined
   return flow.type === "break" || flow.levels > 1
 }
-
-// --- simple commands --------------------------------------------------------
-
-const runSimple = Effect.fnUntraced(function* (
-  shell: Shell,
-  command: Simple,
-  final: boolean
-): Effect.fn.Return<number> {
-  const { state, builtins } = shell
-  const substituted = state.status
-  const argv = yield* expandAll(shell, command.words)
-  const values: Array<readonly [string, string]> = []
-  for (const { name, value } of command.assignments) {
-    values.push([name, state.text(value, yield* substitute(shell, [value]))])
-  }
-  if (state.failure !== undefined) return yield* failExpansion(shell)
-  if (state.xtrace && argv.length + values.length > 0) {
-    yield* shell.process.err(
-      `+ ${[...values.map(([name, value]) => `${name}=${value}`), ...argv].join(" ")}\n`
-    )
-  }
-  const [name] = argv
-  if (name === undefined) {
-    for (const [variable, value] of values) state.set(variable, value)
-    if (command.words.length === 0 && !hasSubstitution(command)) state.status = 0
-    else if (!hasSubstitution(command)) state.status = substituted
-    return command.redirects.length === 0
-      ? state.status
-      : yield* withRedirects(shell, command.redirects, () => Effect.succeed(state.status))
-  }
-  const body = state.functions.get(name)
-  if (body !== undefined) {
-    return yield* withRedirects(shell, command.redirects, () =>
-      withVariables(shell, values, callFunction(shell, body, argv))
-    )
-  }
-  if (name === "exec" && argv.length === 1) return yield* keepRedirects(shell, command.redirects)
-  const builtin = builtins.all.get(name)
-  if (builtin === undefined) return yield* runExternal(shell, argv, values, command.redirects, final)
-  const run = Effect.suspend(() => builtin(shell, argv))
-  if (builtins.special.has(name)) for (const [variable, value] of values) state.set(variable, value)
-  const scoped = builtins.special.has(name) ? run : withVariables(shell, values, run)
-  return yield* withRedirects(shell, command.redirects, () =>
-    Effect.map(scoped, (status) => {
-      state.status = status
-      return status
-    })
-  )
-})
-
-const hasSubstitution = (command: Simple): boolean =>
-  [...command.words, ...command.assignments.map(({ value }) => value)].some((word) =>
-    word.some((part) => part.type === "command")
-  )
-
-const failExpansion = (shell: Shell): Effect.Effect<number> => {
-  const message = shell.state.failure ?? ""
-  shell.state.failure = undefined
-  return shell.abort(message, 2)
-}
-
-/** Sets variables for the time of one command. */
-const withVariables = (
-  { state }: Shell,
-  values: ReadonlyArray<readonly [string, string]>,
-  run: Effect.Effect<number>
-): Effect.Effect<number> => {
-  if (values.length === 0) return run
-  return Effect.suspend(() => {
-    const before = values.map(
-      ([name]) => [name, state.variables.get(name), state.exported.has(name)] as const
-    )
-    for (const [name, value] of values) {
-      state.set(name, value)
-      state.exported.add(name)
-    }
-    return Effect.map(run, (status) => {
-      for (const [name, value, exported] of before) {
-        if (value === undefined) state.unset(name)
-        else state.set(name, value)
-        if (!exported) state.exported.delete(name)
-      }
-      return status
-    })
-  })
-}
-
-const callFunction = Effect.fnUntraced(function* (shell: Shell, body: Command, argv: ReadonlyArray<string>) {
-  const { state } = shell
-  const before = state.positional
-  state.positional = argv.slice(1)
-  const locals = state.enterFunction()
-  yield* runCommand(shell, body, false)
-  locals()
-  state.positional = before
-  if (state.flow?.type === "return") state.flow = undefined
-  return state.status
-})
-
-const runExternal = Effect.fnUntraced(function* (
-  shell: Shell,
-  argv: ReadonlyArray<string>,
-  values: ReadonlyArray<readonly [string, string]>,
-  redirects: ReadonlyArray<Redirect>,
-  final: boolean
-) {
-  const { process, state } = shell
-  const redirected = yield* openRedirects(shell, redirects)
-  if (redirected === undefined) return state.status
-  const path = values.findLast(([name]) => name === "PATH")?.[1] ?? state.variables.get("PATH")
-  const found = process.kernel.load(argv, { cwd: process.cwd, path, uid: process.uid })
-  const loaded = Result.isFailure(found) && found.failure === "not-executable" ? asScript(shell, argv) : found
-  if (Result.isFailure(loaded)) {
-    const text = loaded.failure === "not-found" ? "not found" : "Permission denied"
-    const message = `${state.name}: 1: ${argv[0] ?? ""}: ${text}\n`
-    redirected.files.get(2)?.write(encode(message))
-    redirected.release()
-    state.status = loaded.failure === "not-found" ? 127 : 126
-    return state.status
-  }
-  const env = state.environment()
-  for (const [name, value] of values) env.set(name, value)
-  if (final && state.traps.size === 0) return yield* replace(shell, loaded.success, env, redirected)
-  const child = process.kernel.spawn(process.execution, process, {
-    argv: loaded.success.argv,
-    env,
-    cwd: process.cwd,
-    uid: process.uid,
-    files: redirected.files,
-    program: loaded.success.program
-  })
-  redirected.release()
-  if (child === undefined) return yield* shell.abort("Cannot fork", 2)
-  const status = yield* process.wait(child)
-  yield* shell.announce(status)
-  state.status = exitCodeOf(status)
-  return state.status
-})
-
-/** A text without `#!` is a script of this shell. */
-const asScript = (shell: Shell, argv: ReadonlyArray<string>): Result.Result<Loaded, "not-found"> => {
-  const program = shell.process.kernel.programs.get("sh")
-  return program === undefined ? Result.fail("not-found") : Result.succeed({ program, argv: ["sh", ...argv] })
-}
-
-/** The program takes the shell's place. */
-const replace = (
-  shell: Shell,
-  { program, argv }: { readonly program: Program; readonly argv: ReadonlyArray<string> },
-  env: Map<string, string>,
-  redirected: Redirected
-): Effect.Effect<number> => {
-  const { process, state } = shell
-  for (const [fd, file] of redirected.files) if (process.files.get(fd) !== file) process.setFile(fd, file)
-  for (const fd of [...process.files.keys()]) if (!redirected.files.has(fd)) process.closeFile(fd)
-  redirected.release()
-  process.argv = argv
-  process.env = env
-  state.flow = { type: "exit" }
-  return Effect.map(program(process, argv), (status) => {
-    state.status = status
-    return status
-  })
-}
-
-// --- redirections -----------------------------------------------------------
-
-interface Redirected {
-  /** All descriptors as the command shall have them. */
-  readonly files: Map<number, OpenFile>
-  /** Lets go of what was opened, once the command has it. */
-  readonly release: () => void
-}
-
-/** Opens redirections; undefined when one failed, which has been said. */
-const openRedirects = Effect.fnUntraced(function* (shell: Shell, redirects: ReadonlyArray<Redirect>) {
-  const files = new Map(shell.process.files)
-  const opened: Array<OpenFile> = []
-  const redirected: Redirected = { files, release: () => opened.splice(0).forEach(release) }
-  for (const redirect of redirects) {
-    const target = shell.state.text(redirect.target, yield* substitute(shell, [redirect.target]))
-    const file = openRedirect(shell, files, redirect, target)
-    if (typeof file === "string") {
-      redirected.release()
-      yield* shell.complain(file, 2)
-      return undefined
-    }
-    if (file === undefined) files.delete(redirect.fd)
-    else {
-      file.refs++
-      opened.push(file)
-      files.set(redirect.fd, file)
-    }
-  }
-  return redirected
-})
-
-/** The file of a redirection, undefined for `>&-`, or a message. */
-const openRedirect = (
-  shell: Shell,
-  files: ReadonlyMap<number, OpenFile>,
-  { operator }: Redirect,
-  target: string
-): OpenFile | undefined | string => {
-  const { process } = shell
-  if (operator === ">&" || operator === "<&") {
-    if (target === "-") return undefined
-    return files.get(Number(target)) ?? `${target}: Bad file descriptor`
-  }
-  if (operator === "<<") {
-    const text = encode(target)
-    const pipe = new Pipe(process.kernel.schedule, text.length + 1)
-    const { reader } = pipeEnds(pipe)
-    pipe.write(text)
-    pipe.end()
-    return reader
-  }
-  const options =
-    operator === "<"
-      ? forReading
-      : operator === ">>"
-        ? forAppending
-        : operator === "<>"
-          ? { ...forReading, write: true, create: true }
-          : forWriting
-  const file = openPath(process, target, options)
-  if (Result.isSuccess(file)) return file.success
-  const { reason } = file.failure
-  const missing = options.create ? "Directory nonexistent" : "No such file"
-  const text = reason === "not-found" ? missing : errorText[reason]
-  return `cannot ${options.create ? "create" : "open"} ${target}: ${text}`
-}
-
-/** Runs something of this shell with redirections in force. */
-const withRedirects = Effect.fnUntraced(function* (
-  shell: Shell,
-  redirects: ReadonlyArray<Redirect>,
-  run: () => Effect.Effect<number>
-): Effect.fn.Return<number> {
-  if (redirects.length === 0) return yield* run()
-  const { process } = shell
-  const redirected = yield* openRedirects(shell, redirects)
-  if (redirected === undefined) return shell.state.status
-  const before = new Map(process.files)
-  for (const file of before.values()) file.refs++
-  install(process, redirected.files)
-  redirected.release()
-  const status = yield* run()
-  install(process, before)
-  for (const file of before.values()) release(file)
-  return status
-})
-
-/** `exec` without a program: the redirections stay in force. */
-const keepRedirects = Effect.fnUntraced(function* (shell: Shell, redirects: ReadonlyArray<Redirect>) {
-  const redirected = yield* openRedirects(shell, redirects)
-  if (redirected === undefined) return shell.state.status
-  install(shell.process, redirected.files)
-  redirected.release()
-  shell.state.status = 0
-  return 0
-})
-
-const install = (process: Process, files: ReadonlyMap<number, OpenFile>): void => {
-  for (const [fd, file] of files) if (process.files.get(fd) !== file) process.setFile(fd, file)
-  for (const fd of [...process.files.keys()]) if (!files.has(fd)) process.closeFile(fd)
-}
-
-// --- words ------------------------------------------------------------------
-
-const expandAll = Effect.fnUntraced(function* (shell: Shell, words: ReadonlyArray<Word>) {
-  const substitutions = yield* substitute(shell, words)
-  return words.flatMap((word) => shell.state.fields(word, substitutions))
-})
-
-const noSubstitutions: Substitutions = new Map()
-
-/** Runs the command substitutions in words. */
-const substitute = (shell: Shell, words: ReadonlyArray<Word>): Effect.Effect<Substitutions> => {
-  const parts = words.flatMap(substitutionsIn)
-  if (parts.length === 0) return Effect.succeed(noSubstitutions)
-  return Effect.gen(function* () {
-    const results = new Map<Word[number], string>()
-    for (const part of parts) results.set(part, yield* capture(shell, part.script))
-    return results
-  })
-}
-
-const substitutionsIn = (word: Word): Array<Extract<Word[number], { readonly type: "command" }>> =>
-  word.flatMap((part) =>
-    part.type === "command" ? [part] : part.type === "text" ? [] : substitutionsIn(part.word)
-  )
-
-/** What a script prints, without the newlines at its end. */
-const capture = Effect.fnUntraced(function* (shell: Shell, script: Script) {
-  const { process, state } = shell
-  const pipe = new Pipe(process.kernel.schedule)
-  const { reader, writer } = pipeEnds(pipe)
-  const files = new Map(process.files).set(1, writer)
-  const child = fork(shell, files, (subshell) => runScript(subshell, script, true))
-  if (child === undefined) {
-    yield* shell.abort("Cannot fork", 2)
-    return ""
-  }
-  const descriptor = 10 + process.files.size
-  process.setFile(descriptor, reader)
-  const chunks: Array<Uint8Array> = []
-  for (;;) {
-    const data = yield* process.read(descriptor)
-    if (data.length === 0) break
-    chunks.push(data)
-  }
-  process.closeFile(descriptor)
-  const status = yield* process.wait(child)
-  yield* shell.announce(status)
-  state.status = exitCodeOf(status)
-  return decode(concat(chunks)).replace(/\n+$/, "").replace(/\0/g, "")
-})

@@ -3,16 +3,9 @@
  */
 import { Effect, Result } from "effect"
 import { exitCodeOf, type Signal } from "../../domain/Process.ts"
-import {
-  falseCommand,
-  kill,
-  pwd,
-  shellEcho,
-  shellPrintf,
-  signalOf,
-  test,
-  trueCommand
-} from "./CommandsBasic.ts"
+import { kill, signalOf } from "./CommandKill.ts"
+import { falseCommand, pwd, shellEcho, shellPrintf, trueCommand } from "./CommandsBasic.ts"
+import { test } from "./CommandTest.ts"
 import { normalize, readAll } from "./Files.ts"
 import { decode, errorText } from "./Inode.ts"
 import { enterable, forReading, openPath } from "./OpenPath.ts"
@@ -148,6 +141,7 @@ const read: Builtin = Effect.fnUntraced(function* (shell: Shell, argv: ReadonlyA
     ended = byte === undefined
     if (byte === undefined || byte === 10) break
     bytes.push(byte)
+    yield* countLine(process, bytes.length)
   }
   const words = decode(Uint8Array.from(bytes))
     .trim()
@@ -159,6 +153,10 @@ const read: Builtin = Effect.fnUntraced(function* (shell: Shell, argv: ReadonlyA
   })
   return ended ? 1 : 0
 })
+
+/** A line is memory, too; counted now and then. */
+const countLine = (process: Process, length: number): Effect.Effect<void> =>
+  length % 65_536 === 0 ? process.allocate(65_536) : Effect.void
 
 const evaluate: Builtin = (shell, argv) => shell.source(argv.slice(1).join(" "))
 
@@ -388,6 +386,7 @@ const readLine = Effect.fnUntraced(function* (process: Process) {
     const byte = (yield* process.read(0, 1))[0]
     if (byte === undefined) break
     bytes.push(byte)
+    yield* countLine(process, bytes.length)
     if (byte === 10) break
   }
   return decode(Uint8Array.from(bytes))

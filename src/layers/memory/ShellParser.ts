@@ -2,6 +2,7 @@
  * A recursive-descent parser for the shell's language.
  */
 import { Result } from "effect"
+import { Lexer, textOf, wordEnd } from "./ShellLexer.ts"
 import {
   type AndOr,
   type Assignment,
@@ -25,26 +26,6 @@ export const parseScript = (source: string): Result.Result<Script, SyntaxFailure
   return Result.succeed(script)
 }
 
-const operators = [
-  "&&",
-  "||",
-  ";;",
-  "<<-",
-  "<<",
-  ">>",
-  "<&",
-  ">&",
-  "<>",
-  ">|",
-  "&",
-  "|",
-  ";",
-  "<",
-  ">",
-  "(",
-  ")",
-  "\n"
-]
 const reserved = new Set([
   "if",
   "then",
@@ -63,17 +44,9 @@ const reserved = new Set([
   "}",
   "!"
 ])
-const wordEnd = new Set([" ", "\t", "\n", ";", "&", "|", "<", ">", "(", ")"])
 const nothing: Command = { type: "simple", assignments: [], words: [], redirects: [] }
 
-/**
- * After a failure every method returns something harmless, and the first
- * failure is kept: so no method needs to check what another one met.
- */
-class Parser {
-  failure: SyntaxFailure | undefined = undefined
-  private readonly source: string
-  private at = 0
+class Parser extends Lexer {
   private readonly documents: Array<{
     readonly end: string
     readonly strip: boolean
@@ -81,86 +54,15 @@ class Parser {
     readonly literal: boolean
   }> = []
 
-  constructor(source: string) {
-    this.source = source
-  }
-
-  get atEnd(): boolean {
-    return this.at >= this.source.length
-  }
-
-  private fail(message: string): void {
-    this.failure ??= { message: `Syntax error: ${message}`, incomplete: this.atEnd }
-    this.at = this.source.length
-  }
-
-  /** What comes next should not. */
-  unexpected(expecting?: string): void {
-    const found = this.peekText()
-    const name = found === "end of file" || found === "newline" ? found : `"${found}"`
-    this.fail(`${name} unexpected${expecting === undefined ? "" : ` (expecting "${expecting}")`}`)
-  }
-
-  // --- tokens ---------------------------------------------------------------
-
-  /** Passes blanks, comments and escaped line ends. */
-  private blanks(): void {
-    for (;;) {
-      const char = this.source[this.at]
-      if (char === " " || char === "\t") this.at++
-      else if (char === "\\" && this.source[this.at + 1] === "\n") this.at += 2
-      else if (char === "#") while (!this.atEnd && this.source[this.at] !== "\n") this.at++
-      else return
-    }
-  }
-
-  private operator(): string | undefined {
-    this.blanks()
-    return operators.find((operator) => this.source.startsWith(operator, this.at))
-  }
-
-  private accept(operator: string): boolean {
-    if (this.operator() !== operator) return false
-    this.at += operator.length
-    if (operator === "\n") this.readDocuments()
-    return true
-  }
-
-  private newlines(): void {
-    while (this.accept("\n"));
-  }
-
-  /** The unquoted word that comes next, if one does, without passing it. */
-  private peekWord(): string | undefined {
-    this.blanks()
-    const match = /^[^\s;&|<>()'"$`\\]+/.exec(this.source.slice(this.at, this.at + 64))
-    if (match === null) return undefined
-    const next = this.source[this.at + match[0].length]
-    return next === undefined || wordEnd.has(next) ? match[0] : undefined
-  }
-
-  private acceptWord(word: string): boolean {
-    if (this.peekWord() !== word) return false
-    this.at += word.length
-    return true
-  }
-
-  private expectWord(word: string): void {
-    this.newlines()
-    if (!this.acceptWord(word)) this.unexpected(word)
-  }
-
-  peekText(): string {
-    this.blanks()
-    if (this.atEnd) return "end of file"
-    const operator = this.operator()
-    if (operator !== undefined) return operator === "\n" ? "newline" : operator
-    return /^\S+/.exec(this.source.slice(this.at))?.[0] ?? ""
+  protected nested(text: string): { readonly script: Script; readonly failure: SyntaxFailure | undefined } {
+    const script = parseScript(text)
+    return Result.isSuccess(script)
+      ? { script: script.success, failure: undefined }
+      : { script: [], failure: script.failure }
   }
 
   // --- lists ----------------------------------------------------------------
 
-  /** Commands up to the end, a closing operator, or one of the words. */
   script(stops: ReadonlyArray<string>): Script {
     const list: Array<{ readonly andOr: AndOr; readonly background: boolean }> = []
     for (;;) {
@@ -388,7 +290,7 @@ class Parser {
     return parts
   }
 
-  private readDocuments(): void {
+  protected lineEnded(): void {
     for (const document of this.documents.splice(0)) {
       let text = ""
       for (;;) {
@@ -401,169 +303,11 @@ class Parser {
         text += `${line}\n`
       }
       if (document.literal) document.parts.push({ type: "text", text, quoted: true })
-      else document.parts.push(...new Parser(text).quotedParts("", this))
-    }
-  }
-
-  // --- words ----------------------------------------------------------------
-
-  private hasWord(): boolean {
-    this.blanks()
-    const char = this.source[this.at]
-    return char !== undefined && !wordEnd.has(char)
-  }
-
-  private word(): Word {
-    this.blanks()
-    return this.wordUntil((char) => wordEnd.has(char))
-  }
-
-  private wordUntil(isEnd: (char: string) => boolean): Word {
-    const parts: Array<Part> = []
-    let text = ""
-    const flush = () => {
-      if (text !== "") parts.push({ type: "text", text, quoted: false })
-      text = ""
-    }
-    for (;;) {
-      const char = this.source[this.at]
-      if (char === undefined || isEnd(char)) break
-      if (char === "\\") {
-        const next = this.source[this.at + 1]
-        this.at += 2
-        if (next === "\n") continue
-        flush()
-        parts.push({ type: "text", text: next ?? "\\", quoted: true })
-      } else if (char === "'") {
-        flush()
-        const close = this.source.indexOf("'", this.at + 1)
-        if (close < 0) {
-          this.at = this.source.length
-          this.fail("Unterminated quoted string")
-          break
-        }
-        parts.push({ type: "text", text: this.source.slice(this.at + 1, close), quoted: true })
-        this.at = close + 1
-      } else if (char === '"') {
-        flush()
-        this.at++
-        parts.push(...this.quotedParts('"', this))
-        if (this.source[this.at] === '"') this.at++
-        else this.fail("Unterminated quoted string")
-      } else if (char === "$" || char === "`") {
-        flush()
-        parts.push(this.expansion(false))
-      } else {
-        text += char
-        this.at++
+      else {
+        const inside = new Parser(text)
+        document.parts.push(...inside.quotedParts(""))
+        this.failure ??= inside.failure
       }
     }
-    flush()
-    return parts
   }
-
-  /** The inside of double quotes (or a here-document, with `end` empty), up to but without its end. */
-  quotedParts(end: string, owner: Parser): Array<Part> {
-    const parts: Array<Part> = []
-    let text = ""
-    const flush = () => {
-      if (text !== "") parts.push({ type: "text", text, quoted: true })
-      text = ""
-    }
-    while (!this.atEnd && (end === "" || this.source[this.at] !== end)) {
-      const char = this.source[this.at] ?? ""
-      if (char === "\\") {
-        const next = this.source[this.at + 1] ?? ""
-        if (next !== "\n") text += next !== "" && `$\`\\${end}`.includes(next) ? next : `\\${next}`
-        this.at += 2
-      } else if (char === "$" || char === "`") {
-        flush()
-        parts.push(this.expansion(true))
-      } else {
-        text += char
-        this.at++
-      }
-    }
-    flush()
-    // An empty pair of quotes still makes a word.
-    if (parts.length === 0) parts.push({ type: "text", text: "", quoted: true })
-    if (this.failure !== undefined) owner.failure ??= this.failure
-    return parts
-  }
-
-  /** What begins with `$` or a backquote. */
-  private expansion(quoted: boolean): Part {
-    if (this.source[this.at] === "`") return this.backquoted(quoted)
-    const rest = this.source.slice(this.at + 1, this.at + 257)
-    if (rest.startsWith("((")) return this.arithmetic(quoted)
-    if (rest.startsWith("(")) {
-      this.at += 2
-      const script = this.script([])
-      if (!this.accept(")")) this.unexpected(")")
-      return { type: "command", script, quoted }
-    }
-    if (rest.startsWith("{")) return this.braced(quoted)
-    const name = /^([A-Za-z_][A-Za-z0-9_]*|[0-9@*#?$!-])/.exec(rest)?.[0]
-    this.at += 1 + (name?.length ?? 0)
-    return name === undefined
-      ? { type: "text", text: "$", quoted }
-      : { type: "variable", name, operator: "", word: [], quoted }
-  }
-
-  private backquoted(quoted: boolean): Part {
-    let text = ""
-    this.at++
-    while (!this.atEnd && this.source[this.at] !== "`") {
-      if (this.source[this.at] === "\\" && "$`\\".includes(this.source[this.at + 1] ?? "?")) this.at++
-      text += this.source[this.at] ?? ""
-      this.at++
-    }
-    if (this.atEnd) this.fail("EOF in backquote substitution")
-    this.at++
-    const script = parseScript(text)
-    if (Result.isFailure(script)) {
-      this.failure ??= script.failure
-      return { type: "text", text: "", quoted }
-    }
-    return { type: "command", script: script.success, quoted }
-  }
-
-  private arithmetic(quoted: boolean): Part {
-    this.at += 3
-    let depth = 0
-    const word = this.wordUntil((char) => {
-      if (char === "(") depth++
-      if (char === ")") {
-        if (depth === 0) return true
-        depth--
-      }
-      return false
-    })
-    if (this.source.startsWith("))", this.at)) this.at += 2
-    else this.fail("Missing '))'")
-    return { type: "arithmetic", word, quoted }
-  }
-
-  private braced(quoted: boolean): Part {
-    this.at += 2
-    const match = /^(#)?([A-Za-z_][A-Za-z0-9_]*|[0-9]+|[@*?$!-]|#(?=\}))(:[-=+?]|[-=+?]|%%|%|##|#)?/.exec(
-      this.source.slice(this.at, this.at + 256)
-    )
-    if (match === null) {
-      this.fail("Bad substitution")
-      return { type: "text", text: "", quoted }
-    }
-    this.at += match[0].length
-    const [, length, name = "", operator = ""] = match
-    const word = this.wordUntil((char) => char === "}")
-    if (this.source[this.at] === "}") this.at++
-    else this.fail("Bad substitution")
-    return { type: "variable", name, operator: length === "#" ? "length" : operator, word, quoted }
-  }
-}
-
-/** A word's text, when it is nothing but unquoted text. */
-export const textOf = (word: Word): string | undefined => {
-  const part = word[0]
-  return word.length === 1 && part?.type === "text" && !part.quoted ? part.text : undefined
 }

@@ -1,4 +1,8 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: that is the shell's syntax, too.
+import { spawnSync } from "node:child_process"
+import { mkdtempSync, realpathSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { layer } from "../../../src/layers/memory/MemoryBackend.ts"
@@ -39,7 +43,7 @@ const scripts: {
   "quotes and expands": [
     ["x='a  b'; echo $x; echo \"$x\"; echo '$x'", "a b\na  b\n$x\n"],
     ["echo a\\ b \"a\\\"b\" 'it'\\''s'", "a b a\"b it's\n"],
-    ["echo ${u:-default} ${HOME:+set} ${#HOME}", `default set ${home.length}\n`],
+    ["n=four; echo ${u:-default} ${HOME:+set} ${#n}", "default set 4\n"],
     ["f=a/b.c.d; echo ${f##*/} ${f%.*} ${f%%.*} ${f#*/}", "b.c.d a/b.c a/b b.c.d\n"],
     ["echo ${v:=assigned} $v", "assigned assigned\n"],
     ['set -- a \'b c\'; for i in "$@"; do echo "<$i>"; done; echo $#', "<a>\n<b c>\n2\n"],
@@ -91,6 +95,31 @@ const scripts: {
     ["echo 'open", "", 2]
   ]
 }
+
+/** Runs a script with the real shell of this computer, in an empty home. */
+const real = (script: string) => {
+  const directory = mkdtempSync(join(tmpdir(), "sh-"))
+  const env = { PATH: "/usr/bin:/bin", HOME: directory }
+  const { stdout, status, signal } = spawnSync("/bin/sh", ["-c", script], {
+    cwd: directory,
+    env,
+    timeout: 10_000
+  })
+  rmSync(directory, { recursive: true, force: true })
+  return [stdout.toString().replaceAll(directory, home), status ?? signal]
+}
+
+const hasDash = process.platform === "linux" && realpathSync("/bin/sh").endsWith("dash")
+
+describe.runIf(hasDash)("the expectations", () => {
+  for (const [promise, cases] of Object.entries(scripts)) {
+    it(`are those of a real shell, which ${promise}`, () => {
+      for (const [script, out, code = 0] of cases) {
+        assert.deepStrictEqual([script, ...real(script)], [script, out, code])
+      }
+    })
+  }
+})
 
 describe("the shell", () => {
   for (const [promise, cases] of Object.entries(scripts)) {

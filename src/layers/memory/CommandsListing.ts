@@ -1,7 +1,7 @@
 /**
  * Programs that look at files: ls, stat, readlink, find, df, du ...
  */
-import { Effect, Result } from "effect"
+import { DateTime, Effect, Result } from "effect"
 import type { FileInfo } from "../../domain/FileSystem.ts"
 import { complain, lastName, parse } from "./CommandPaths.ts"
 import { fail, output } from "./CommandsBasic.ts"
@@ -31,7 +31,7 @@ const modeText = (info: FileInfo): string => {
 const userName = (uid: number): string => (uid === 0 ? "root" : uid === 1000 ? "user" : String(uid))
 
 const longLine = (info: FileInfo, name: string): string => {
-  const time = new Date(info.modifiedAt).toISOString().replace("T", " ").slice(0, 16)
+  const time = DateTime.formatIso(DateTime.makeUnsafe(info.modifiedAt)).replace("T", " ").slice(0, 16)
   const link = info.target === undefined ? "" : ` -> ${info.target}`
   return `${modeText(info)} 1 ${userName(info.uid)} ${userName(info.gid)} ${String(info.size).padStart(8)} ${time} ${name}${link}\n`
 }

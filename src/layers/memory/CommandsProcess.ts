@@ -1,7 +1,7 @@
 /**
  * Programs about processes and the machine: sleep, env, nohup, setsid, ps, id ...
  */
-import { Effect, Result } from "effect"
+import { DateTime, Effect, Result } from "effect"
 import { exitCodeOf } from "../../domain/Process.ts"
 import { fail, output } from "./CommandsBasic.ts"
 import { forAppending, openPath } from "./OpenPath.ts"
@@ -160,7 +160,7 @@ export const nproc: Program = (process, argv) =>
 /** `date [+format]` with %s %Y %m %d %H %M %S %F %T %N, in UTC, by the machine's clock. */
 export const date: Program = (process, argv) => {
   const millis = process.kernel.now()
-  const iso = new Date(millis).toISOString()
+  const iso = DateTime.formatIso(DateTime.makeUnsafe(millis))
   const format = argv.find((word) => word.startsWith("+"))?.slice(1) ?? "%Y-%m-%dT%H:%M:%S+00:00"
   const fields: { readonly [field: string]: string } = {
     s: String(Math.floor(millis / 1000)),

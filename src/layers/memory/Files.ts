@@ -111,7 +111,10 @@ export const publish = (
   if (existing?.kind === "file") {
     // A file that is replaced keeps its mode, unless another is asked for, and its owner where root writes.
     if (mode === undefined) node.mode = existing.mode
-    if (uid === 0) Object.assign(node, { uid: existing.uid, gid: existing.gid })
+    if (uid === 0) {
+      node.uid = existing.uid
+      node.gid = existing.gid
+    }
   }
   if (existing === undefined) {
     const added = tree.add(place, node, uid, path)

@@ -109,7 +109,8 @@ describe.runIf(canRunContainers)("fiberbox run, told to end,", () => {
       yield* child.signal("SIGINT")
       yield* child.signal("SIGTERM")
       const ended = yield* leavesNothing
-      assert.strictEqual(ended.code, 130)
+      // Signals that are sent at once may arrive in any order.
+      assert.include([130, 143], ended.code)
     }).pipe(Effect.scoped)
   )
 

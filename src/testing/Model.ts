@@ -14,33 +14,70 @@ export type Slot = typeof Slot.Type
 const Path = Schema.Literals(["f", "g"])
 const Text = Schema.Literals(["x", "yy"])
 
-/** One operation of a random program. */
+const Create = Schema.TaggedStruct("Create", {
+  slot: Slot,
+  detached: Schema.Boolean,
+  restarts: Schema.Boolean
+})
+const Change = Schema.TaggedStruct("Change", {
+  slot: Slot,
+  command: Schema.Literals(["start", "stop", "restart", "pause", "resume", "kill"])
+})
+const Echo = Schema.TaggedStruct("Echo", { slot: Slot, text: Text })
+const Exit = Schema.TaggedStruct("Exit", { slot: Slot, code: Schema.Literals([0, 3]) })
+const Append = Schema.TaggedStruct("Append", { slot: Slot, path: Path, text: Text })
+const Write = Schema.TaggedStruct("Write", { slot: Slot, path: Path, text: Text })
+const Read = Schema.TaggedStruct("Read", { slot: Slot, path: Path })
+/** Starts the background program, or finds it. */
+const Spawn = Schema.TaggedStruct("Spawn", { slot: Slot })
+/** Kills it by the handle that `Spawn` gave. */
+const KillProcess = Schema.TaggedStruct("KillProcess", { slot: Slot })
+/** Looks whether it runs. */
+const Look = Schema.TaggedStruct("Look", { slot: Slot })
+/** Runs something long and interrupts it. */
+const Interrupt = Schema.TaggedStruct("Interrupt", { slot: Slot })
+/** The machine ends by itself. */
+const Die = Schema.TaggedStruct("Die", { slot: Slot })
+/** A handler of the service dies with a defect. */
+const Defect = Schema.TaggedStruct("Defect", { slot: Slot })
+/** The service ends, in order or killed, and another takes over machines and records. */
+const RestartService = Schema.TaggedStruct("RestartService", { crash: Schema.Boolean })
+const Wait = Schema.TaggedStruct("Wait", { millis: Schema.Literals([50, 100]) })
+
+/**
+ * One operation of a random program. Some kinds are named several times: that
+ * is how often they are chosen, and changes of status are what matters most.
+ */
 export const Command = Schema.Union([
-  Schema.TaggedStruct("Create", { slot: Slot, detached: Schema.Boolean, restarts: Schema.Boolean }),
-  Schema.TaggedStruct("Change", {
-    slot: Slot,
-    command: Schema.Literals(["start", "stop", "restart", "pause", "resume", "kill"])
-  }),
-  Schema.TaggedStruct("Echo", { slot: Slot, text: Text }),
-  Schema.TaggedStruct("Exit", { slot: Slot, code: Schema.Literals([0, 3]) }),
-  Schema.TaggedStruct("Append", { slot: Slot, path: Path, text: Text }),
-  Schema.TaggedStruct("Write", { slot: Slot, path: Path, text: Text }),
-  Schema.TaggedStruct("Read", { slot: Slot, path: Path }),
-  /** Starts the background program, or finds it. */
-  Schema.TaggedStruct("Spawn", { slot: Slot }),
-  /** Kills it by the handle that `Spawn` gave. */
-  Schema.TaggedStruct("KillProcess", { slot: Slot }),
-  /** Looks whether it runs. */
-  Schema.TaggedStruct("Look", { slot: Slot }),
-  /** Runs something long and interrupts it. */
-  Schema.TaggedStruct("Interrupt", { slot: Slot }),
-  /** The machine ends by itself. */
-  Schema.TaggedStruct("Die", { slot: Slot }),
-  /** A handler of the service dies with a defect. */
-  Schema.TaggedStruct("Defect", { slot: Slot }),
-  /** The service ends, in order or killed, and another takes over machines and records. */
-  Schema.TaggedStruct("RestartService", { crash: Schema.Boolean }),
-  Schema.TaggedStruct("Wait", { millis: Schema.Literals([50, 100]) })
+  Change,
+  Change,
+  Change,
+  Change,
+  Change,
+  Change,
+  Create,
+  Create,
+  Write,
+  Write,
+  Write,
+  Read,
+  Read,
+  Read,
+  Append,
+  Spawn,
+  Spawn,
+  KillProcess,
+  Look,
+  Look,
+  Echo,
+  Exit,
+  Interrupt,
+  Die,
+  Die,
+  Defect,
+  RestartService,
+  Wait,
+  Wait
 ])
 export type Command = typeof Command.Type
 
@@ -70,8 +107,22 @@ export interface Model {
   readonly boxes: { readonly [S in Slot]: Box | undefined }
 }
 
-/** Nothing created yet. */
-export const initial: Model = { now: 0, boxes: { a: undefined, b: undefined } }
+/** A sandbox that was just created. */
+const created = (detached: boolean, restarts: boolean): Box => ({
+  status: "running",
+  generation: 1,
+  detached,
+  restarts,
+  files: {},
+  process: "none",
+  handle: undefined,
+  restartAt: undefined
+})
+
+/** Where every program begins: one sandbox runs, so that even short programs meet something. */
+export const initial: Model = { now: 0, boxes: { a: created(true, true), b: undefined } }
+/** The operation that leads there. */
+export const first = { _tag: "Create", slot: "a", detached: true, restarts: true } as const
 
 /** What can be seen of every sandbox from outside: status and generation. */
 export const view = (model: Model): ReadonlyArray<string> =>
@@ -152,16 +203,7 @@ const create = (model: Model, command: Extract<Command, { readonly _tag: "Create
   const { slot, detached, restarts } = command
   const old = model.boxes[slot]
   if (old !== undefined && old.status !== "killed") return { model, outcome: "Conflict name" }
-  const box: Box = {
-    status: "running",
-    generation: 1,
-    detached,
-    restarts,
-    files: {},
-    process: "none",
-    handle: undefined,
-    restartAt: undefined
-  }
+  const box = created(detached, restarts)
   return { model: put(model, slot, box), outcome: "running 1" }
 }
 

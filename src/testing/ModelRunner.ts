@@ -169,18 +169,21 @@ const diverged = ({ step, at }: Progress, expected: string, actual: string) =>
 export const check = <Command, Model, System, Outcome, E, R>(
   spec: Spec<Command, Model, System, Outcome, E, R>,
   options: Options = {}
-): Effect.Effect<Result<Command>, never, Exclude<R, Scope.Scope>> =>
-  Arbitrary.checkEffect(
-    Arbitrary.array(spec.command, { maxLength: options.maxCommands ?? 30 }),
+): Effect.Effect<Result<Command>, never, Exclude<R, Scope.Scope>> => {
+  const { maxCommands = 30 } = options
+  return Arbitrary.checkEffect(
+    Arbitrary.array(spec.command, { maxLength: maxCommands }),
     (program) => Effect.as(runProgram(spec, program, options.stuckMillis), true),
     {
       runs: options.runs,
       seed: options.seed,
       replay: options.replay,
       maxShrinks: options.maxShrinks ?? 1000,
-      size: options.maxCommands ?? 30
+      // Programs grow with the runs: half of them may be as long as they come.
+      size: 2 * maxCommands
     }
   )
+}
 
 /** Says what a check found, with the program and its replay token; undefined when all agreed. */
 export const report = <Command>(result: Result<Command>, replayVariable?: string): string | undefined => {

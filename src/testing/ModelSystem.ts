@@ -10,7 +10,7 @@ import type { Process } from "../services/Process.ts"
 import type { Sandbox } from "../services/Sandbox.ts"
 import type { Sandboxes } from "../services/Sandboxes.ts"
 import { running } from "./conformance/Programs.ts"
-import { Command, initial, type Model, predict, restartMillis, type Slot, view } from "./Model.ts"
+import { Command, first, initial, type Model, predict, restartMillis, type Slot, view } from "./Model.ts"
 import type * as ModelRunner from "./ModelRunner.ts"
 
 /** What random programs need of a backend and its service besides `Sandboxes`. */
@@ -246,7 +246,11 @@ export const spec = <E, R>(
   command: Arbitrary.schema(Command),
   initial,
   predict,
-  make: Effect.map(make, (world) => ({ world, held: new Map() })),
+  make: Effect.gen(function* () {
+    const system = { world: yield* make, held: new Map() }
+    yield* run(system, first)
+    return system
+  }),
   run,
   view: { ofModel: view, ofSystem: look }
 })

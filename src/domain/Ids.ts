@@ -37,6 +37,12 @@ export const LeaseId = Schema.String.check(
 ).pipe(Schema.brand("LeaseId"))
 export type LeaseId = typeof LeaseId.Type
 
+/** Identifies one reader of a process's output: chosen by the client. */
+export const ReaderId = Schema.String.check(
+  Schema.isPattern(/^[A-Za-z0-9_.-]{1,64}$/, { message: "a reader id is 1 to 64 of A-Z a-z 0-9 _ . -" })
+).pipe(Schema.brand("ReaderId"))
+export type ReaderId = typeof ReaderId.Type
+
 /** A sandbox name, unique among the sandboxes of one owner: a DNS label. */
 export const SandboxName = Schema.String.check(
   Schema.isPattern(/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/, {
@@ -99,6 +105,18 @@ export const makeProcessId: Effect.Effect<ProcessId, never, SecureRandom.SecureR
 export const makeLeaseId: Effect.Effect<LeaseId, never, SecureRandom.SecureRandom> = Effect.map(
   random(16),
   (text) => LeaseId.make(text)
+)
+
+/** A new reader id. */
+export const makeReaderId: Effect.Effect<ReaderId, never, SecureRandom.SecureRandom> = Effect.map(
+  random(10),
+  (text) => ReaderId.make(text)
+)
+
+/** A new idempotency key. */
+export const makeIdempotencyKey: Effect.Effect<IdempotencyKey, never, SecureRandom.SecureRandom> = Effect.map(
+  random(16),
+  (text) => IdempotencyKey.make(text)
 )
 
 /** A new upload id. */

@@ -7,7 +7,7 @@
  */
 import { Schema } from "effect"
 import { IsolationLevel } from "./Capability.ts"
-import { Generation, LeaseId, ProcessId } from "./Ids.ts"
+import { Generation, LeaseId, ProcessId, ReaderId } from "./Ids.ts"
 import { Env, Millis, Timestamp, User } from "./Sandbox.ts"
 
 /** A byte position in a journal. */
@@ -80,7 +80,12 @@ export const AttachOptions = Schema.Struct({
   /** Stop passing output after this many bytes; the rest is counted in a `Truncated` event. */
   maxOutputBytes: Schema.optional(Schema.Natural),
   /** Detach a reader that takes nothing for this long while output waits; default 60,000. */
-  idleMillis: Schema.optional(Millis)
+  idleMillis: Schema.optional(Millis),
+  /**
+   * Names the reader. When its connection is cut, a service holds the output and the program for a while, and the
+   * reader of the same name that attaches then, at the byte where the other was, misses nothing.
+   */
+  reader: Schema.optional(ReaderId)
 })
 export type AttachOptions = typeof AttachOptions.Type
 

@@ -9,10 +9,11 @@
  * input, uploads) is a call that names its offset: repeats are acknowledged,
  * gaps refused.
  */
-import { Schema } from "effect"
+import { Context, Schema } from "effect"
 import { ClusterSchema } from "effect/cluster"
 import { Rpc, RpcGroup } from "effect/rpc"
 import {
+  Authentication,
   BackendFailed,
   Conflict,
   Connection,
@@ -21,6 +22,7 @@ import {
   InvalidArgument,
   InvalidState,
   NotFound,
+  PolicyDenied,
   ResourceExhausted,
   SandboxFailed,
   SpawnFailed,
@@ -50,9 +52,24 @@ import {
   UpdateRequest
 } from "../domain/Sandbox.ts"
 import { Command } from "../domain/Status.ts"
+import type { AccessScope } from "../services/Authenticator.ts"
+
+/** What a token must allow for an operation. One that says nothing needs the most. */
+export const RequiredScope = Context.Reference<AccessScope>("fiberbox/rpc/RequiredScope", {
+  defaultValue: () => "admin"
+})
 
 /** What can go wrong with any operation on a sandbox. */
-const common = [NotFound, InvalidArgument, BackendFailed, Connection, Timeout, ResourceExhausted] as const
+const common = [
+  NotFound,
+  InvalidArgument,
+  BackendFailed,
+  Connection,
+  Timeout,
+  ResourceExhausted,
+  Authentication,
+  PolicyDenied
+] as const
 /** What else can go wrong when its machine is needed. */
 const machine = [...common, InvalidState, SandboxFailed, Unsupported, GenerationChanged] as const
 
@@ -280,37 +297,44 @@ const WatchFiles = Rpc.make("WatchFiles", {
   stream: true
 })
 
-/** The operations on one sandbox. Its actor is an entity with exactly this protocol. */
-export class SandboxOperations extends RpcGroup.make(
+const looking = RpcGroup.make(
   GetInfo,
-  ChangeStatus,
-  SetExpiry,
-  Update,
   WaitForReady,
   FollowEvents,
   GetMetrics,
-  RunProcess,
-  StartProcess,
   AttachProcess,
   ListProcesses,
+  ReadFile,
+  ListFiles,
+  StatFile,
+  WatchFiles
+).annotateRpcs(RequiredScope, "read")
+
+const changing = RpcGroup.make(
+  ChangeStatus,
+  SetExpiry,
+  Update,
+  RunProcess,
+  StartProcess,
   SignalProcess,
   KillProcess,
   WriteStdin,
   CloseStdin,
   ResizePty,
-  ReadFile,
   WriteFile,
   WriteUpload,
   CommitUpload,
   AbortUpload,
-  ListFiles,
-  StatFile,
   MakeDir,
   RenameFile,
   RemoveFile,
-  ChangeMode,
-  WatchFiles
-).annotateRpcs(ClusterSchema.InterruptOnTermination, true) {}
+  ChangeMode
+).annotateRpcs(RequiredScope, "exec")
+
+/** The operations on one sandbox. Its actor is an entity with exactly this protocol. */
+export class SandboxOperations extends looking
+  .merge(changing)
+  .annotateRpcs(ClusterSchema.InterruptOnTermination, true) {}
 
 // --- all sandboxes ----------------------------------------------------------
 
@@ -323,7 +347,7 @@ const CreateSandbox = Rpc.make("CreateSandbox", {
   },
   success: SandboxInfo,
   error: LifecycleError
-})
+}).annotate(RequiredScope, "exec")
 
 const FindSandbox = Rpc.make("FindSandbox", {
   payload: {
@@ -332,13 +356,13 @@ const FindSandbox = Rpc.make("FindSandbox", {
   },
   success: SandboxInfo,
   error: OperationError
-})
+}).annotate(RequiredScope, "read")
 
 const ListSandboxes = Rpc.make("ListSandboxes", {
   payload: ListRequest,
   success: SandboxPage,
   error: OperationError
-})
+}).annotate(RequiredScope, "read")
 
 const RenewLease = Rpc.make("RenewLease", {
   payload: {
@@ -347,9 +371,12 @@ const RenewLease = Rpc.make("RenewLease", {
     ttlMillis: Schema.Finite.check(Schema.isBetween({ minimum: 1_000, maximum: 600_000 }))
   },
   error: OperationError
-})
+}).annotate(RequiredScope, "exec")
 
-const EndLease = Rpc.make("EndLease", { payload: { lease: LeaseId }, error: OperationError })
+const EndLease = Rpc.make("EndLease", { payload: { lease: LeaseId }, error: OperationError }).annotate(
+  RequiredScope,
+  "exec"
+)
 
 /** The whole contract. */
 export class SandboxRpcs extends SandboxOperations.add(

@@ -183,6 +183,7 @@ static bool lister_pump(struct chan *c)
 	w_int(p->j.next, 8);
 	w_int(p->stdin_taken, 8);
 	w_int(p->sup != NULL, 1);
+	w_str(p->label, p->label_len);
 	w_int(p->argc, 4);
 	w_bytes(p->argv, p->argv_len);
 	w_end();

@@ -36,6 +36,8 @@ struct proc {
 	bool killing, stdin_eof, paused;
 	u32 argc, argv_len;
 	char id[MAX_ID + 1];
+	u16 label_len;
+	u8 label[MAX_LABEL]; /* the host's, opaque; a repeated spawn does not change it */
 	u8 argv[ARGV_KEPT]; /* str after str, as many as fit */
 };
 

@@ -21,6 +21,7 @@ enum {
 	SPAWN_MAX = 1280 * 1024, /* of a SPAWN alone: a command line and environment of 1 MiB */
 	WINDOW = 256 * 1024,
 	MAX_ID = 64,
+	MAX_LABEL = 256,
 };
 
 #define FIRST_OWN 0x80000000u /* channels from here on are opened by the agent */
@@ -36,7 +37,7 @@ enum type {
 
 	/* host to agent */
 	T_PING = 16,
-	T_SPAWN = 17,       /* u8 attach, u32 credit, spec (see sup.c) */
+	T_SPAWN = 17,       /* u8 attach, u32 credit, str label, spec (see sup.c): which process an id names is decided by the spec alone */
 	T_ATTACH = 18,      /* str process, u64 cursor, u32 credit */
 	T_SIGNAL = 19,      /* str process, u8 signal, u8 scope */
 	T_KILL = 20,        /* str process, u32 wait ms */

@@ -101,10 +101,11 @@ void proc_spawn(u32 channel, struct rd *r)
 {
 	bool attach = rd_u8(r);
 	u32 credit = rd_u32(r);
+	struct str label = rd_str(r);
 	const u8 *raw = r->p;
 	size_t n = (size_t)(r->end - r->p);
 	struct spec spec;
-	if (r->bad || !spec_parse(&spec, raw, n) || !valid(&spec))
+	if (r->bad || label.n > MAX_LABEL || !spec_parse(&spec, raw, n) || !valid(&spec))
 		return w_error(channel, E_INVALID, 0, 0, "malformed process specification");
 	u64 hash = 14695981039346656037u;
 	for (size_t i = 0; i < n; i++)
@@ -121,6 +122,8 @@ void proc_spawn(u32 channel, struct rd *r)
 	p->out.fd = p->err.fd = p->in.fd = -1;
 	p->hash = hash;
 	remember(p, &spec);
+	memcpy(p->label, label.p, label.n);
+	p->label_len = (u16)label.n;
 	if (!attach_open(channel, credit, p, 0, attach, true, false)) {
 		free(p);
 		return;

@@ -115,7 +115,7 @@ static void put_body(u8 type)
 	switch (type) {
 	case T_CREDIT: return put(number(), 4);
 	case T_DATA: return put_noise(3000);
-	case T_SPAWN: put(below(2), 1); put(credit, 4); return put_spec();
+	case T_SPAWN: put(below(2), 1); put(credit, 4); put_text(path()); return put_spec();
 	case T_ATTACH: put_text(id()); put(below(2) ? 0 : number(), 8); return put(credit, 4);
 	case T_SIGNAL: put_text(id()); put(below(3) ? 0 + below(20) : random32(), 1); return put(below(4), 1);
 	case T_KILL: put_text(id()); return put(below(2) ? 5 : number(), 4);

@@ -41,7 +41,8 @@ export interface SpawnRequest {
   readonly pty: PtySize | undefined
   readonly stdin: boolean
   readonly journalBytes: number
-  /** At most 256 bytes for the service itself, which {@link MachineProcesses.list} gives back. The sandbox may read it. */
+  /** At most 256 bytes for the service itself, which {@link MachineProcesses.list} gives back. The sandbox may
+   * read it. No part of the content that the id stands for: started again with another label, a process keeps its first. */
   readonly label?: string | undefined
 }
 

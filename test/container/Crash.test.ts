@@ -33,7 +33,7 @@ const linesOf = (process: Process, enough: number) =>
 
 describe.runIf(canRun)("a program that is killed with SIGKILL", () => {
   it.live(
-    "leaves its detached sandboxes to the next start, processes and journals included, and nothing of the scoped",
+    "leaves its detached sandboxes to the next start, with processes, journals and time limits, and nothing of the scoped",
     () =>
       Effect.gen(function* () {
         const base = yield* temporary
@@ -56,8 +56,15 @@ describe.runIf(canRun)("a program that is killed with SIGKILL", () => {
             lines,
             Array.from({ length: 400 }, (_, index) => String(index))
           )
-          const events = yield* Stream.runCollect(keeper.events({ once: true }))
-          assert.strictEqual(events.at(-1)?.body._tag, "Adopted")
+          // Its limit began under the killed program, and this one holds it to what is left.
+          const limited = yield* keeper.process.connect("limited")
+          assert.deepInclude(yield* limited.exit, { _tag: "Signaled", signal: "SIGKILL" })
+          const events = yield* keeper.events().pipe(
+            Stream.map(({ body }) => body._tag),
+            Stream.takeUntil((tag) => tag === "ProcessTimedOut"),
+            Stream.runCollect
+          )
+          assert.deepStrictEqual(events.slice(-2), ["Adopted", "ProcessTimedOut"])
 
           const directories = (yield* remains(base)).filter((name) => name.startsWith("s/"))
           assert.deepStrictEqual(directories, [`s/${keeper.id.slice("sb_".length)}`])

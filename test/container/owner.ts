@@ -1,6 +1,6 @@
 /**
  * A program for tests to kill: it owns two scoped sandboxes and a detached one
- * that counts, says `ready` and waits.
+ * that counts and has a process with a time limit, says `ready` and waits.
  */
 import { Effect } from "effect"
 import { Sandboxes } from "../../src/services/Sandboxes.ts"
@@ -13,6 +13,7 @@ const main = Effect.gen(function* () {
   const keeper = yield* Sandboxes.createDetached({ name: "keeper" })
   yield* keeper.files.write("/home/user/note", "written before the kill")
   const counter = yield* keeper.commands.start(count, { processId: "counter" })
+  yield* keeper.commands.start("sleep 1000", { processId: "limited", timeoutMillis: 6000 })
   yield* Effect.sync(() => process.stdout.write(`ready ${counter.pid}\n`))
   yield* Effect.never
 }).pipe(Effect.scoped, Effect.provide(service(process.argv[2] ?? "")))

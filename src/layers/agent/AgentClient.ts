@@ -51,6 +51,11 @@ export interface SpawnSpec extends Ids {
   readonly journalBytes: number
   /** How long output may be silent after the program's exit before that exit is reported, if somebody else holds the pipe. */
   readonly drainMillis: number
+  /**
+   * At most 256 bytes that the agent keeps with the process and lists. No part of what the id names: asked for again with
+   * another label, it is the same process and keeps its first.
+   */
+  readonly label: string
 }
 
 /** What a reader of a process receives: first `Spawned`, last `Exit`. */
@@ -225,6 +230,7 @@ const collectOn =
 const spawnFields = (spec: SpawnSpec, attach: boolean, credit: number) => ({
   attach,
   credit,
+  label: spec.label,
   processId: spec.processId,
   flags: (spec.tty === undefined ? 0 : P.spawnFlags.tty) | (spec.stdin ? P.spawnFlags.stdin : 0),
   uid: spec.uid,

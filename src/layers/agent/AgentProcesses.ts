@@ -7,7 +7,7 @@ import { InvalidArgument, Timeout } from "../../domain/Errors.ts"
 import { ProcessId } from "../../domain/Ids.ts"
 import { type ExitStatus, type ProcessEvent, type ProcessInfo, signalNumbers } from "../../domain/Process.ts"
 import type { User } from "../../domain/Sandbox.ts"
-import type { MachineProcesses, SpawnRequest } from "../../services/Machine.ts"
+import type { ListedProcess, MachineProcesses, SpawnRequest } from "../../services/Machine.ts"
 import type { AgentClient, Ids, ProcessMessage, SpawnSpec } from "./AgentClient.ts"
 import { offsetError, processError, spawnError, unreachable } from "./AgentFailures.ts"
 import type { MachineFacts } from "./AgentMachine.ts"
@@ -41,7 +41,8 @@ const toSpec = (request: SpawnRequest): SpawnSpec => ({
   tty: request.pty,
   stdin: request.stdin || request.pty !== undefined,
   journalBytes: request.journalBytes,
-  drainMillis
+  drainMillis,
+  label: request.label ?? ""
 })
 
 const toEvent =
@@ -77,7 +78,7 @@ const toEvent =
     }
   }
 
-const toInfo = (facts: MachineFacts, process: ReplyOf<"Process">): ProcessInfo => ({
+const toInfo = (facts: MachineFacts, process: ReplyOf<"Process">): ListedProcess => ({
   processId: ProcessId.make(process.processId),
   generation: facts.generation,
   pid: process.pid,
@@ -87,8 +88,11 @@ const toInfo = (facts: MachineFacts, process: ReplyOf<"Process">): ProcessInfo =
   startedAt: process.startedAt,
   ...(process.exited ? { exit: statusOf(process.signalled, process.value) } : {}),
   oldest: process.oldest,
-  end: process.end
+  end: process.end,
+  label: process.label === "" ? undefined : process.label
 })
+
+const withoutLabel = ({ label: _, ...info }: ListedProcess): ProcessInfo => info
 
 /** The operations on processes. */
 export const makeProcesses = (client: AgentClient, facts: MachineFacts): MachineProcesses => {
@@ -119,7 +123,7 @@ export const makeProcesses = (client: AgentClient, facts: MachineFacts): Machine
       const started = yield* Effect.mapError(client.spawn(toSpec(request), millis), spawnFailure(request))
       if (started.existed) {
         const existing = (yield* list).find((info) => info.processId === request.processId)
-        if (existing !== undefined) return existing
+        if (existing !== undefined) return withoutLabel(existing)
       }
       return {
         processId: request.processId,

@@ -42,6 +42,7 @@ export const spawnFlags = { tty: 1, stdin: 2 } as const
 export const Spawn = message("Spawn", 17, {
   attach: bool,
   credit: u32,
+  label: text,
   processId: text,
   flags: u8,
   ...user,
@@ -126,6 +127,7 @@ export const Process = message("Process", 73, {
   end: u64,
   stdinOffset: u64,
   treeAlive: bool,
+  label: text,
   argv: texts
 })
 export const Stated = message("Stated", 74, stat)

@@ -9,7 +9,7 @@
 import { Duration, Effect } from "effect"
 import type { ProcessId } from "../../domain/Ids.ts"
 import type { ExitStatus, ProcessInfo } from "../../domain/Process.ts"
-import type { SpawnRequest } from "../../services/Machine.ts"
+import type { ListedProcess, SpawnRequest } from "../../services/Machine.ts"
 import type { Kernel } from "./Kernel.ts"
 import { Output, Pipe } from "./OpenFile.ts"
 import type { Process } from "./Process.ts"
@@ -126,6 +126,10 @@ export class Execution {
       end: journal.end
     }
     return this.finished && this.status !== undefined ? { ...info, exit: this.status } : info
+  }
+
+  listed(): ListedProcess {
+    return { ...this.info(), label: this.request.label }
   }
 }
 

@@ -64,7 +64,7 @@ export const makeProcesses = (calls: Calls): MachineProcesses => {
     attach: (processId, cursor) => events("attach", find(processId), cursor),
     list: calls.call(
       "processes",
-      Effect.sync(() => [...kernel.executions.values()].map((execution) => execution.info()))
+      Effect.sync(() => [...kernel.executions.values()].map((execution) => execution.listed()))
     ),
     signal: (processId, signal) =>
       calls.call(

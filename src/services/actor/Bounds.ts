@@ -37,7 +37,9 @@ export const makeBounds = Effect.fnUntraced(function* (
 
   const hold = (processId: ProcessId, lease: LeaseId) => {
     held.set(processId, lease)
-    return leases.hold(owner, lease, `${id}/${processId}`, kill(processId))
+    // Not before it lapses: a machine is adopted while its actor is still being made.
+    const release = Effect.suspend(() => kill(processId))
+    return leases.hold(owner, lease, `${id}/${processId}`, release)
   }
 
   const begin: Bounds["begin"] = ({ processId, timeoutMillis, lease }) => {

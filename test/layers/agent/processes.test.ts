@@ -175,6 +175,59 @@ describe("a program", () => {
   )
 })
 
+describe("a label", () => {
+  it.effect("outlives the connection with its process, byte for byte, and is nothing to the program", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const agent = yield* runAgent()
+        const label = `{"\0":"${"ü".repeat(120)}"}`
+        const spec = sh("env; tr '\\0' '\\n' < /proc/self/environ; read line", { stdin: true, label })
+        const first = yield* Effect.scoped(
+          Effect.flatMap(connectTo(agent), (client) =>
+            Effect.andThen(client.spawn(spec, deadline), client.processes(deadline))
+          )
+        )
+        const next = yield* connectTo(agent)
+        const second = yield* next.processes(deadline)
+        assert.deepStrictEqual(
+          [...first, ...second].map(({ label }) => label),
+          [label, label]
+        )
+        yield* next.closeStdin(spec.processId, deadline)
+        const { stdout } = yield* collect(next.attach(spec.processId, 0, deadline))
+        assert.include(stdout, "PATH=")
+        assert.notInclude(stdout, "ü")
+      })
+    )
+  )
+
+  it.effect("does not decide which process an id names: the first stays", () =>
+    withAgent((client) =>
+      Effect.gen(function* () {
+        const spec = sh("sleep 1000", { label: "first" })
+        yield* client.spawn(spec, deadline)
+        const again = yield* client.spawn({ ...spec, label: "second" }, deadline)
+        assert.isTrue(again.existed)
+        assert.deepStrictEqual(
+          (yield* client.processes(deadline)).map(({ label }) => label),
+          ["first"]
+        )
+      })
+    )
+  )
+
+  it.effect("of more than 256 bytes is refused, and nothing is started", () =>
+    withAgent((client) =>
+      Effect.gen(function* () {
+        const error = yield* Effect.flip(client.spawn(sh("true", { label: "x".repeat(257) }), deadline))
+        assert.strictEqual(error._tag === "AgentFailed" && error.code, "invalid")
+        assert.deepStrictEqual(yield* client.processes(deadline), [])
+        yield* client.spawn(sh("true", { label: "x".repeat(256) }), deadline)
+      })
+    )
+  )
+})
+
 describe("killing", () => {
   it.effect("leaves nothing of a tree with daemons of every kind", () =>
     withAgent((client) =>

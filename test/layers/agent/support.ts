@@ -102,6 +102,7 @@ export const program = (argv: ReadonlyArray<string>, more: Partial<SpawnSpec> = 
   stdin: false,
   journalBytes: 0,
   drainMillis: 100,
+  label: "",
   ...more
 })
 

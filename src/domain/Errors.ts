@@ -62,7 +62,8 @@ export const ResourceKind = Schema.Literals([
   "image",
   "port",
   "snapshot",
-  "volume"
+  "volume",
+  "key"
 ])
 export type ResourceKind = typeof ResourceKind.Type
 

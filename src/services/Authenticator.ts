@@ -1,17 +1,12 @@
 /**
  * Who a token belongs to, and what it allows.
  */
-import { Context, type Effect, type Redacted, Schema } from "effect"
+import { Context, type Effect, type Redacted } from "effect"
+import { AccessScope } from "../domain/Access.ts"
 import type { Authentication, BackendFailed } from "../domain/Errors.ts"
-import type { Owner } from "../domain/Ids.ts"
+import { localOwner, type Owner } from "../domain/Ids.ts"
 
-/**
- * What a token allows: `read` looks (info, lists, events, output, files),
- * `exec` also creates, runs and changes, `admin` also manages keys and the
- * service. Each includes those before it.
- */
-export const AccessScope = Schema.Literals(["read", "exec", "admin"])
-export type AccessScope = typeof AccessScope.Type
+export { AccessScope }
 
 /** Somebody who was recognised. */
 export interface Caller {
@@ -32,3 +27,8 @@ export class Authenticator extends Context.Service<
     ) => Effect.Effect<Caller, Authentication | BackendFailed>
   }
 >()("fiberbox/services/Authenticator") {}
+
+/** The caller of the present call: an embedding program, unless a server's authentication says otherwise. */
+export const CurrentCaller = Context.Reference<Caller>("fiberbox/services/CurrentCaller", {
+  defaultValue: () => ({ owner: localOwner, scope: "admin", name: "local" })
+})

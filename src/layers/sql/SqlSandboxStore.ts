@@ -4,64 +4,28 @@
  * Every change is one transaction: a failed or interrupted one did nothing. How
  * much a power cut may undo is decided where the database is opened.
  */
-import { Clock, Effect, Layer, Option, Path, Schema } from "effect"
-import { Reactivity } from "effect/reactivity"
-import { Migrator, SqlClient, SqlError, type Statement } from "effect/sql"
-import { BackendFailed, Conflict } from "../../domain/Errors.ts"
+import { Clock, Effect, Layer, Option, type Path, Schema } from "effect"
+import { SqlClient, type Statement } from "effect/sql"
+import { type BackendFailed, Conflict } from "../../domain/Errors.ts"
 import { type EventBody, SandboxEvent } from "../../domain/Event.ts"
 import type { Owner } from "../../domain/Ids.ts"
 import type { ListRequest, Timestamp } from "../../domain/Sandbox.ts"
-import { Instance } from "../../services/Instance.ts"
+import type { Instance } from "../../services/Instance.ts"
 import * as PageCursor from "../../services/PageCursor.ts"
 import { eventsKept, SandboxRecord, SandboxStore } from "../../services/SandboxStore.ts"
-import { migrations } from "./migrations.ts"
-import * as SqliteClient from "./SqliteClient.ts"
+import * as Database from "./Database.ts"
+import { failed, guard } from "./Database.ts"
 
 /** The store in the database of the `SqlClient`, whose tables are made or brought up to date first. */
 export const layer: Layer.Layer<SandboxStore, BackendFailed, SqlClient.SqlClient> = Layer.effect(
   SandboxStore,
-  Effect.gen(function* () {
-    yield* Migrator.make({})({ loader: Migrator.fromRecord(migrations), table: "migrations" }).pipe(
-      Effect.mapError(failed("migrate"))
-    )
-    return make(yield* SqlClient.SqlClient)
-  })
+  Effect.map(SqlClient.SqlClient, (sql) => make(sql))
+).pipe(Layer.provide(Database.migrated))
+
+/** The store in the state directory of the instance. See {@link Database.layerInstance}. */
+export const layerInstance: Layer.Layer<SandboxStore, BackendFailed, Instance | Path.Path> = layer.pipe(
+  Layer.provide(Database.layerInstance)
 )
-
-/**
- * The store in the state directory of the instance. What a persistent instance
- * acknowledged survives a power cut; of an ephemeral one nothing would be left
- * to go with it, so its commits do not wait for the disk.
- */
-export const layerInstance: Layer.Layer<SandboxStore, BackendFailed, Instance | Path.Path> = Layer.unwrap(
-  Effect.gen(function* () {
-    const { ephemeral, stateDir } = yield* Instance
-    const path = yield* Path.Path
-    const open = SqliteClient.make({
-      filename: path.join(stateDir, "store.db"),
-      synchronous: ephemeral ? "normal" : "full"
-    })
-    const client = Layer.effect(SqlClient.SqlClient, Effect.mapError(open, failed("open")))
-    return layer.pipe(Layer.provide(client), Layer.provide(Reactivity.layer))
-  })
-)
-
-const failed =
-  (operation: string) =>
-  (error: { readonly message: string }): BackendFailed =>
-    new BackendFailed({ backend: "store", operation, reason: error.message, outcome: "not-started" })
-
-type Broken = SqlError.SqlError | Schema.SchemaError
-
-/** Errors of the database, and rows that are not what they should be, become `BackendFailed`. */
-const guard =
-  (operation: string) =>
-  <A, E, R>(self: Effect.Effect<A, E, R>) =>
-    Effect.catchIf(
-      self,
-      (error): error is Extract<E, Broken> => SqlError.isSqlError(error) || Schema.isSchemaError(error),
-      (error) => Effect.fail(failed(operation)(error))
-    )
 
 const StoredRecord = Schema.fromJsonString(SandboxRecord)
 const StoredEvent = Schema.fromJsonString(SandboxEvent)

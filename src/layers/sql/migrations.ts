@@ -31,7 +31,27 @@ const createSandboxes = Effect.gen(function* () {
   ) STRICT, WITHOUT ROWID`
 })
 
+const createKeys = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+  yield* sql`CREATE TABLE keys (
+    id TEXT PRIMARY KEY NOT NULL,
+    created_at REAL NOT NULL,
+    record TEXT NOT NULL,
+    last_used_at REAL
+  ) STRICT`
+})
+
+const createAudit = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+  yield* sql`CREATE TABLE audit (
+    sequence INTEGER PRIMARY KEY NOT NULL,
+    entry TEXT NOT NULL
+  ) STRICT`
+})
+
 /** All steps, by number and name. */
 export const migrations = {
-  "1_create_sandboxes": createSandboxes
+  "1_create_sandboxes": createSandboxes,
+  "2_create_keys": createKeys,
+  "3_create_audit": createAudit
 }

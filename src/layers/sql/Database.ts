@@ -1,0 +1,55 @@
+/**
+ * The one database of an instance, which its stores share: where it is, how
+ * its tables come to be, and what its failures are to callers.
+ */
+import { Effect, Layer, Path, Schema } from "effect"
+import { Reactivity } from "effect/reactivity"
+import { Migrator, SqlClient, SqlError } from "effect/sql"
+import { BackendFailed } from "../../domain/Errors.ts"
+import { Instance } from "../../services/Instance.ts"
+import { migrations } from "./migrations.ts"
+import * as SqliteClient from "./SqliteClient.ts"
+
+/** A failure of the store in an operation of it; nothing was changed. */
+export const failed =
+  (operation: string) =>
+  (error: { readonly message: string }): BackendFailed =>
+    new BackendFailed({ backend: "store", operation, reason: error.message, outcome: "not-started" })
+
+type Broken = SqlError.SqlError | Schema.SchemaError
+
+/** Errors of the database, and rows that are not what they should be, become `BackendFailed`. */
+export const guard =
+  (operation: string) =>
+  <A, E, R>(self: Effect.Effect<A, E, R>) =>
+    Effect.catchIf(
+      self,
+      (error): error is Extract<E, Broken> => SqlError.isSqlError(error) || Schema.isSchemaError(error),
+      (error) => Effect.fail(failed(operation)(error))
+    )
+
+/** Makes the tables of the `SqlClient`'s database, or brings them up to date. */
+export const migrated: Layer.Layer<never, BackendFailed, SqlClient.SqlClient> = Layer.effectDiscard(
+  Migrator.make({})({ loader: Migrator.fromRecord(migrations), table: "migrations" }).pipe(
+    Effect.mapError(failed("migrate"))
+  )
+)
+
+/**
+ * The database `store.db` in the state directory of the instance. What a
+ * persistent instance acknowledged survives a power cut; of an ephemeral one nothing would be left
+ * to go with it, so its commits do not wait for the disk.
+ */
+export const layerInstance: Layer.Layer<SqlClient.SqlClient, BackendFailed, Instance | Path.Path> =
+  Layer.unwrap(
+    Effect.gen(function* () {
+      const { ephemeral, stateDir } = yield* Instance
+      const path = yield* Path.Path
+      const open = SqliteClient.make({
+        filename: path.join(stateDir, "store.db"),
+        synchronous: ephemeral ? "normal" : "full"
+      })
+      const client = Layer.effect(SqlClient.SqlClient, Effect.mapError(open, failed("open")))
+      return Layer.provide(client, Reactivity.layer)
+    })
+  )

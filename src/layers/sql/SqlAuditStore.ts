@@ -1,0 +1,43 @@
+/**
+ * The audit in an SQL database, written for SQLite.
+ */
+import { Effect, Layer, Schema } from "effect"
+import { SqlClient } from "effect/sql"
+import { AuditEntry } from "../../domain/Audit.ts"
+import type { BackendFailed } from "../../domain/Errors.ts"
+import { AuditStore, auditKept } from "../../services/Audit.ts"
+import { guard, migrated } from "./Database.ts"
+
+const StoredEntry = Schema.fromJsonString(AuditEntry)
+const encodeEntry = Schema.encodeEffect(StoredEntry)
+const decodeRows = Schema.decodeUnknownEffect(Schema.Array(Schema.Struct({ entry: StoredEntry })))
+const decodeLast = Schema.decodeUnknownEffect(Schema.Tuple([Schema.Struct({ last: Schema.Natural })]))
+
+const make = (sql: SqlClient.SqlClient): AuditStore["Service"] => ({
+  append: (entries) =>
+    Effect.gen(function* () {
+      for (const entry of entries) {
+        const row = { sequence: entry.sequence, entry: yield* encodeEntry(entry) }
+        yield* sql`INSERT INTO audit ${sql.insert(row)}`
+      }
+      const oldest = (entries.at(-1)?.sequence ?? 0) - auditKept
+      if (oldest > 0) yield* sql`DELETE FROM audit WHERE sequence <= ${oldest}`
+    }).pipe(sql.withTransaction, guard("write the audit")),
+  read: (after, limit) =>
+    sql`SELECT entry FROM audit WHERE sequence > ${after} ORDER BY sequence LIMIT ${limit}`.pipe(
+      Effect.flatMap(decodeRows),
+      Effect.map((rows) => rows.map((row) => row.entry)),
+      guard("read the audit")
+    ),
+  last: sql`SELECT coalesce(max(sequence), 0) AS last FROM audit`.pipe(
+    Effect.flatMap(decodeLast),
+    Effect.map(([{ last }]) => last),
+    guard("read the audit")
+  )
+})
+
+/** The audit in the database of the `SqlClient`, whose tables are made or brought up to date first. */
+export const layer: Layer.Layer<AuditStore, BackendFailed, SqlClient.SqlClient> = Layer.effect(
+  AuditStore,
+  Effect.map(SqlClient.SqlClient, make)
+).pipe(Layer.provide(migrated))

@@ -1,0 +1,37 @@
+/**
+ * What a service's operator does with the service itself, as a group beside
+ * the contract of sandboxes. All of it needs the scope `admin`.
+ */
+import { Schema } from "effect"
+import { Rpc, RpcGroup } from "effect/rpc"
+import { KeyId, KeyInfo, MintedKey, MintRequest } from "../domain/Access.ts"
+import { AuditEntry } from "../domain/Audit.ts"
+import { BackendFailed, Connection, InvalidArgument, NotFound } from "../domain/Errors.ts"
+
+const common = [BackendFailed, Connection, InvalidArgument] as const
+
+/** How an operation on the service itself can fail. */
+export const AdminError = Schema.Union([...common, NotFound])
+export type AdminError = typeof AdminError.Type
+
+const ListKeys = Rpc.make("ListKeys", { success: Schema.Array(KeyInfo), error: AdminError })
+
+/** The answer is the only place where the key's token is ever told. */
+const MintKey = Rpc.make("MintKey", { payload: MintRequest, success: MintedKey, error: AdminError })
+
+const RevokeKey = Rpc.make("RevokeKey", { payload: { keyId: KeyId }, error: AdminError })
+
+const FollowAudit = Rpc.make("FollowAudit", {
+  payload: {
+    /** Only entries after this number; default 0, all that are kept. */
+    after: Schema.optional(Schema.Natural),
+    /** End after the entries that exist now, instead of waiting for more. */
+    once: Schema.optional(Schema.Boolean)
+  },
+  success: AuditEntry,
+  error: AdminError,
+  stream: true
+})
+
+/** Keys and audit of a service. */
+export class AdminRpcs extends RpcGroup.make(ListKeys, MintKey, RevokeKey, FollowAudit) {}

@@ -1,0 +1,126 @@
+/**
+ * The audit of a service: recorded in the order in which calls end, kept up to
+ * a number of entries, followed as a stream.
+ *
+ * Entries are written in batches, since a write to the disk for every call
+ * would cost more than the call. A service that is killed may lose the last
+ * {@link flushMillis} of it; one that ends writes all.
+ */
+import { Context, Effect, Latch, Layer, Semaphore, Stream, SubscriptionRef } from "effect"
+import type { AuditEntry } from "../domain/Audit.ts"
+import type { BackendFailed } from "../domain/Errors.ts"
+
+/** Entries kept; older ones are dropped. */
+export const auditKept = 100_000
+
+/** How long an entry waits for others before they are written together. */
+export const flushMillis = 200
+
+/** Entries that wait while the store cannot be written; what comes then is lost, and the log says so. */
+const maxWaiting = 10_000
+const pageSize = 500
+
+/** Where the audit is kept. A failing disk is `BackendFailed`. */
+export class AuditStore extends Context.Service<
+  AuditStore,
+  {
+    /** Adds entries, and drops the oldest beyond {@link auditKept}. */
+    readonly append: (entries: ReadonlyArray<AuditEntry>) => Effect.Effect<void, BackendFailed>
+    /** The entries after a number, in order, at most `limit`. */
+    readonly read: (after: number, limit: number) => Effect.Effect<ReadonlyArray<AuditEntry>, BackendFailed>
+    /** The number of the newest entry; 0 when there is none. */
+    readonly last: Effect.Effect<number, BackendFailed>
+  }
+>()("fiberbox/services/AuditStore") {}
+
+/** The audit of one service. */
+export class Audit extends Context.Service<
+  Audit,
+  {
+    /** Records what was done. It neither fails nor waits. */
+    readonly record: (entry: Omit<AuditEntry, "sequence">) => void
+    /** The entries after a number (default 0, all that are kept), and those to come unless `once`. */
+    readonly follow: (options?: {
+      readonly after?: number | undefined
+      readonly once?: boolean | undefined
+    }) => Stream.Stream<AuditEntry, BackendFailed>
+    /** Writes what waits. */
+    readonly flush: Effect.Effect<void, BackendFailed>
+  }
+>()("fiberbox/services/Audit") {
+  /** The audit in whatever store is provided. */
+  static readonly layer: Layer.Layer<Audit, BackendFailed, AuditStore> = Layer.effect(
+    Audit,
+    Effect.suspend(() => make)
+  )
+}
+
+const make = Effect.gen(function* () {
+  const store = yield* AuditStore
+  let waiting: Array<AuditEntry> = []
+  let lost = 0
+  let sequence = yield* store.last
+  const written = yield* SubscriptionRef.make(sequence)
+  const arrived = yield* Latch.make(false)
+
+  const write = Effect.gen(function* () {
+    arrived.closeUnsafe()
+    const batch = waiting
+    const last = batch.at(-1)
+    if (last === undefined) return
+    waiting = []
+    yield* Effect.tapError(store.append(batch), () =>
+      Effect.sync(() => {
+        waiting = [...batch, ...waiting]
+      })
+    )
+    if (lost > 0)
+      yield* Effect.logError(`${lost} entries of the audit were lost while it could not be written`)
+    lost = 0
+    yield* SubscriptionRef.set(written, last.sequence)
+  })
+  const writing = yield* Semaphore.make(1)
+  const flush = Effect.uninterruptible(writing.withPermit(write))
+
+  const tell = (message: string) => (error: BackendFailed) =>
+    Effect.andThen(
+      Effect.logError(message, error),
+      Effect.sync(() => arrived.openUnsafe())
+    )
+
+  yield* arrived.await.pipe(
+    Effect.andThen(Effect.sleep(flushMillis)),
+    Effect.andThen(Effect.catch(flush, tell("could not write the audit"))),
+    Effect.forever,
+    Effect.forkScoped
+  )
+  yield* Effect.addFinalizer(() => Effect.catch(flush, tell("the end of the audit is lost")))
+
+  const read = (after: number, once: boolean): Stream.Stream<AuditEntry, BackendFailed> =>
+    Stream.suspend(() => {
+      let last = after
+      const stored: Stream.Stream<AuditEntry, BackendFailed> = Stream.unwrap(
+        Effect.map(
+          Effect.suspend(() => store.read(last, pageSize)),
+          (entries) => {
+            last = entries.at(-1)?.sequence ?? last
+            return entries.length === 0 ? Stream.empty : Stream.concat(Stream.fromIterable(entries), stored)
+          }
+        )
+      )
+      return once ? stored : Stream.flatMap(SubscriptionRef.changes(written), () => stored)
+    })
+
+  return Audit.of({
+    record: (entry) => {
+      if (waiting.length >= maxWaiting) {
+        lost++
+        return
+      }
+      waiting.push({ ...entry, sequence: ++sequence })
+      arrived.openUnsafe()
+    },
+    follow: ({ after = 0, once = false } = {}) => Stream.unwrap(Effect.as(flush, read(after, once))),
+    flush
+  })
+})

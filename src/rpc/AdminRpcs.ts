@@ -6,12 +6,19 @@ import { Schema } from "effect"
 import { Rpc, RpcGroup } from "effect/rpc"
 import { KeyId, KeyInfo, MintedKey, MintRequest } from "../domain/Access.ts"
 import { AuditEntry } from "../domain/Audit.ts"
-import { BackendFailed, Connection, InvalidArgument, NotFound } from "../domain/Errors.ts"
+import {
+  Authentication,
+  BackendFailed,
+  Connection,
+  InvalidArgument,
+  NotFound,
+  PolicyDenied
+} from "../domain/Errors.ts"
 
-const common = [BackendFailed, Connection, InvalidArgument] as const
+const common = [Authentication, BackendFailed, Connection, InvalidArgument, NotFound, PolicyDenied] as const
 
 /** How an operation on the service itself can fail. */
-export const AdminError = Schema.Union([...common, NotFound])
+export const AdminError = Schema.Union(common)
 export type AdminError = typeof AdminError.Type
 
 const ListKeys = Rpc.make("ListKeys", { success: Schema.Array(KeyInfo), error: AdminError })

@@ -3,7 +3,7 @@
  * is theirs, and hand the call to its actor. Only ids that the store knows
  * reach an actor.
  */
-import { Clock, Effect, Exit, Stream } from "effect"
+import { Clock, Effect, Exit, Metric, Stream } from "effect"
 import { Digest, SecureRandom } from "effect/crypto"
 import { BackendFailed, Connection, NotFound, ResourceExhausted } from "../domain/Errors.ts"
 import { Generation, type LeaseId, makeSandboxId, type Owner, type SandboxId } from "../domain/Ids.ts"
@@ -13,8 +13,10 @@ import { Backend } from "../services/Backend.ts"
 import { Leases } from "../services/Leases.ts"
 import { Placement } from "../services/Placement.ts"
 import { Principal } from "../services/Principal.ts"
+import { admission, Quotas } from "../services/Quotas.ts"
 import { SandboxActor } from "../services/SandboxActor.ts"
 import { type SandboxRecord, SandboxStore } from "../services/SandboxStore.ts"
+import * as ServiceMetrics from "../services/ServiceMetrics.ts"
 import { type LifecycleError, SandboxRpcs } from "./SandboxRpcs.ts"
 
 type Actor = ReturnType<Effect.Success<typeof SandboxActor.client>>
@@ -59,6 +61,9 @@ const canonical = (value: unknown): string =>
       : part
   )
 
+const noteRefusal = (error: { readonly _tag: string }) =>
+  error._tag === "ResourceExhausted" ? Metric.update(ServiceMetrics.quotaRefusals, 1) : Effect.void
+
 /** The handlers over the actors of whatever cluster is provided. */
 export const make = Effect.gen(function* () {
   const store = yield* SandboxStore
@@ -67,6 +72,7 @@ export const make = Effect.gen(function* () {
   const digests = yield* Digest.Digest
   const group = yield* Placement
   const leases = yield* Leases
+  const quotas = yield* Quotas
   const actorOf = yield* SandboxActor.client
   /** Who owns what; an owner never changes. */
   const owners = new Map<SandboxId, Owner>()
@@ -155,7 +161,10 @@ export const make = Effect.gen(function* () {
     const record = yield* newRecord(request, detached, detached ? undefined : lease)
     return yield* Effect.uninterruptibleMask((restore) =>
       Effect.gen(function* () {
-        const stored = yield* store.create(record)
+        const stored = yield* Effect.tapError(
+          store.create(record, admission(quotas, record.owner, record.spec.limits, record.createdAt)),
+          noteRefusal
+        )
         const { id: sandboxId, owner } = stored.record
         owners.set(sandboxId, owner)
         const awake = restore(ask({ sandboxId }, (actor) => actor.Wake({ sandboxId })))

@@ -5,10 +5,11 @@
 
 import type { Effect } from "effect"
 import { Context, Schema } from "effect"
-import type { BackendFailed, Conflict } from "../domain/Errors.ts"
+import type { BackendFailed, Conflict, PolicyDenied, ResourceExhausted } from "../domain/Errors.ts"
 import type { EventBody, SandboxEvent } from "../domain/Event.ts"
 import { IdempotencyKey, LeaseId, type Owner, type SandboxId } from "../domain/Ids.ts"
 import { type ListRequest, SandboxInfo, Timestamp } from "../domain/Sandbox.ts"
+import type { Admission } from "./Quotas.ts"
 
 /** What is kept of a sandbox: all that callers see, and what only the service needs. */
 export const SandboxRecord = Schema.Struct({
@@ -39,12 +40,14 @@ export class SandboxStore extends Context.Service<
      * Records a new sandbox together with its `Created` event. When a record
      * of the same owner and idempotency key exists, that one is returned (or a
      * `Conflict` if its digest differs); a name in use by a sandbox that is not killed is a `Conflict`.
+     * A new one has to pass the admission, which sees what is taken in the same transaction.
      */
     readonly create: (
-      record: SandboxRecord
+      record: SandboxRecord,
+      admission?: Admission | undefined
     ) => Effect.Effect<
       { readonly record: SandboxRecord; readonly existed: boolean },
-      Conflict | BackendFailed
+      Conflict | BackendFailed | ResourceExhausted | PolicyDenied
     >
     readonly get: (id: SandboxId) => Effect.Effect<SandboxRecord | undefined, BackendFailed>
     /** By id, name or slug, among an owner's sandboxes that are not killed; by id also killed ones. */

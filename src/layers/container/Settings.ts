@@ -19,8 +19,11 @@ export interface ContainerOptions {
   readonly runtime?: string | undefined
   /** Whether the image `host` is offered. Default: yes; a service for others offers it only when its operator says so. */
   readonly hostImage?: boolean | undefined
-  /** Whether `dir:/path` images are offered: only where whoever names images may read every file of this machine. Default: no. */
-  readonly directoryImages?: boolean | undefined
+  /**
+   * Whether `dir:/path` images are offered: those at or below these directories, symbolic links followed; or all,
+   * which is only for where whoever names images may read every file of this machine. Default: none.
+   */
+  readonly directoryImages?: boolean | ReadonlyArray<string> | undefined
   /** How long making a machine may take, in milliseconds. Default: 30 s. */
   readonly provisionMillis?: number | undefined
   /** How long a machine that is not detached waits for a lost service before it ends itself, in milliseconds. Default: 60 s. */

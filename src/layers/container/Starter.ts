@@ -90,13 +90,20 @@ const make = Effect.gen(function* () {
       .pipe(Effect.mapError(fromPlatform("make the state directory")))
   }
 
-  const checkImage = Effect.fnUntraced(function* (image: string) {
-    if (image === "host") {
-      if (settings.hostImage) return
-      return yield* unsupported("image host", "this service does not offer the machine's own programs")
+  /** Whether a directory, its links resolved, is at or below one of those listed. */
+  const isListed = Effect.fnUntraced(function* (resolved: string, roots: ReadonlyArray<string>) {
+    for (const root of roots) {
+      const place = yield* Effect.orElseSucceed(fs.realPath(root), () => undefined)
+      if (place === undefined) continue
+      if (resolved === place || resolved.startsWith(place.endsWith("/") ? place : `${place}/`)) return true
     }
-    if (!image.startsWith(directoryPrefix)) return yield* new NotFound({ kind: "image", id: image })
-    if (!settings.directoryImages) {
+    return false
+  })
+
+  /** The directory that an image stands for. Outside the listed ones all looks as if it were not there. */
+  const directoryOf = Effect.fnUntraced(function* (image: string) {
+    const offered = settings.directoryImages
+    if (offered === false || (offered !== true && offered.length === 0)) {
       return yield* unsupported("image dir", "this service does not offer directories as images")
     }
     const path = image.slice(directoryPrefix.length)
@@ -106,8 +113,21 @@ const make = Effect.gen(function* () {
         reason: "must be dir: and an absolute path without a colon"
       })
     }
-    const info = yield* fs.stat(path).pipe(Effect.orElseSucceed(() => undefined))
-    if (info?.type !== "Directory") return yield* new NotFound({ kind: "image", id: image })
+    const missing = new NotFound({ kind: "image", id: image })
+    const directory = offered === true ? path : yield* Effect.mapError(fs.realPath(path), () => missing)
+    if (offered !== true && !(yield* isListed(directory, offered))) return yield* missing
+    const info = yield* fs.stat(directory).pipe(Effect.orElseSucceed(() => undefined))
+    if (info?.type !== "Directory" || directory.includes(":")) return yield* missing
+    return directory
+  })
+
+  const checkImage = Effect.fnUntraced(function* (image: string) {
+    if (image === "host") {
+      if (settings.hostImage) return
+      return yield* unsupported("image host", "this service does not offer the machine's own programs")
+    }
+    if (!image.startsWith(directoryPrefix)) return yield* new NotFound({ kind: "image", id: image })
+    yield* directoryOf(image)
   })
 
   const validate = Effect.fnUntraced(function* (spec: SandboxSpec) {
@@ -123,7 +143,7 @@ const make = Effect.gen(function* () {
   const rootOf = Effect.fnUntraced(function* (container: Container, image: string) {
     const { own } = container.files
     if (image === "host") return hostRoot(own, yield* currentHostBase)
-    return directoryRoot(own, yield* pointsBase(places.images), image.slice(directoryPrefix.length))
+    return directoryRoot(own, yield* pointsBase(places.images), yield* directoryOf(image))
   }, Effect.provideContext(parts))
 
   const stageOf = (root: Root) =>

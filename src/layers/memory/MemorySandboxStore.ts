@@ -8,6 +8,7 @@ import type { EventBody, SandboxEvent } from "../../domain/Event.ts"
 import type { Owner, SandboxId } from "../../domain/Ids.ts"
 import type { ListRequest, Timestamp } from "../../domain/Sandbox.ts"
 import * as PageCursor from "../../services/PageCursor.ts"
+import { type Admission, usageOf } from "../../services/Quotas.ts"
 import { eventsKept, type SandboxRecord, SandboxStore } from "../../services/SandboxStore.ts"
 
 /** A store that is empty at first and gone with the layer. */
@@ -41,7 +42,16 @@ const make = (): SandboxStore["Service"] => {
     return events
   }
 
-  const create = Effect.fnUntraced(function* (record: SandboxRecord) {
+  const usage = (keep: (record: SandboxRecord) => boolean) =>
+    usageOf(
+      records((record) => isAlive(record) && keep(record)).map(({ spec, expiresAt }) => ({
+        limits: spec.limits,
+        killedAtEnd: spec.ttl?.action === "kill",
+        expiresAt
+      }))
+    )
+
+  const create = Effect.fnUntraced(function* (record: SandboxRecord, admission?: Admission) {
     const { idempotencyKey: key, owner, slug } = record
     const mine = records((other) => other.owner === owner)
     const before = mine.find((other) => key !== undefined && other.idempotencyKey === key)
@@ -55,6 +65,12 @@ const make = (): SandboxStore["Service"] => {
       return yield* new Conflict({ kind: "name", id: slug, reason: `it is the name of ${holder.id}` })
     }
     if (entries.has(record.id)) return yield* failed("create", `${record.id} exists`)
+    // From here to the end nothing else runs.
+    const refusal = admission?.({
+      owner: usage((other) => other.owner === owner),
+      service: usage(() => true)
+    })
+    if (refusal !== undefined) return yield* refusal
     put(record, record.createdAt, [{ _tag: "Created" }])
     return { record, existed: false }
   })

@@ -12,6 +12,7 @@ import type { Owner } from "../../domain/Ids.ts"
 import type { ListRequest, Timestamp } from "../../domain/Sandbox.ts"
 import type { Instance } from "../../services/Instance.ts"
 import * as PageCursor from "../../services/PageCursor.ts"
+import type { Admission } from "../../services/Quotas.ts"
 import { eventsKept, SandboxRecord, SandboxStore } from "../../services/SandboxStore.ts"
 import * as Database from "./Database.ts"
 import { failed, guard } from "./Database.ts"
@@ -33,6 +34,18 @@ const encodeRecord = Schema.encodeEffect(StoredRecord)
 const encodeEvent = Schema.encodeEffect(StoredEvent)
 const decodeRecords = Schema.decodeUnknownEffect(Schema.Array(Schema.Struct({ record: StoredRecord })))
 const decodeEvents = Schema.decodeUnknownEffect(Schema.Array(Schema.Struct({ event: StoredEvent })))
+const decodeUsage = Schema.decodeUnknownEffect(
+  Schema.Tuple([
+    Schema.Struct({
+      sandboxes: Schema.Finite,
+      memoryBytes: Schema.Finite,
+      cpus: Schema.Finite,
+      pids: Schema.Finite,
+      diskBytes: Schema.Finite,
+      freesAt: Schema.NullOr(Schema.Finite)
+    })
+  ])
+)
 const decodeLast = Schema.decodeUnknownEffect(Schema.Tuple([Schema.Struct({ last: Schema.Natural })]))
 
 const make = (sql: SqlClient.SqlClient): SandboxStore["Service"] => {
@@ -84,7 +97,20 @@ const make = (sql: SqlClient.SqlClient): SandboxStore["Service"] => {
     return events
   })
 
-  const create = Effect.fnUntraced(function* (record: SandboxRecord) {
+  /** What is taken by the sandboxes that are not killed. */
+  const usage = (where: Statement.Fragment) =>
+    sql`SELECT count(*) AS sandboxes,
+        coalesce(sum(record ->> '$.spec.limits.memoryBytes'), 0) AS memoryBytes,
+        coalesce(sum(record ->> '$.spec.limits.cpus'), 0) AS cpus,
+        coalesce(sum(record ->> '$.spec.limits.pids'), 0) AS pids,
+        coalesce(sum(record ->> '$.spec.limits.diskBytes'), 0) AS diskBytes,
+        min(CASE WHEN record ->> '$.spec.ttl.action' = 'kill' THEN record ->> '$.expiresAt' END) AS freesAt
+      FROM sandboxes WHERE status <> 'killed' AND ${where}`.pipe(
+      Effect.flatMap(decodeUsage),
+      Effect.map(([row]) => ({ ...row, freesAt: row.freesAt ?? undefined }))
+    )
+
+  const create = Effect.fnUntraced(function* (record: SandboxRecord, admission?: Admission) {
     const { idempotencyKey: key, owner, slug } = record
     const before =
       key === undefined ? undefined : yield* one(sql`owner = ${owner} AND idempotency_key = ${key}`)
@@ -100,6 +126,13 @@ const make = (sql: SqlClient.SqlClient): SandboxStore["Service"] => {
     if (holder !== undefined) {
       return yield* new Conflict({ kind: "name", id: slug, reason: `it is the name of ${holder.id}` })
     }
+    if (admission !== undefined) {
+      const refusal = admission({
+        owner: yield* usage(sql`owner = ${owner}`),
+        service: yield* usage(sql`1`)
+      })
+      if (refusal !== undefined) return yield* refusal
+    }
     yield* sql`INSERT INTO sandboxes ${sql.insert(yield* columns(record))}`
     yield* append(record, record.createdAt, [{ _tag: "Created" }])
     return { record, existed: false }
@@ -114,7 +147,7 @@ const make = (sql: SqlClient.SqlClient): SandboxStore["Service"] => {
   })
 
   return {
-    create: (record) => create(record).pipe(sql.withTransaction, guard("create")),
+    create: (record, admission) => create(record, admission).pipe(sql.withTransaction, guard("create")),
     save: (record, bodies) => save(record, bodies).pipe(sql.withTransaction, guard("save")),
     get: (id) => one(sql`id = ${id}`).pipe(guard("get")),
     find: (owner, idOrName) =>

@@ -1,6 +1,7 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { Effect, FileSystem, Stream } from "effect"
 import { ChildProcess } from "effect/process"
+import { Backend } from "../../../src/services/Backend.ts"
 import { Base, backend, canRun, everything, remains, sandbox, sh, specOf } from "./support.ts"
 
 /** A directory with a shell, cat and what they are linked against, owned by the host's root. */
@@ -60,6 +61,48 @@ describe.runIf(canRun)("a directory as image", () => {
         assert.strictEqual(yield* tag("dir:etc"), "InvalidArgument")
         assert.strictEqual(yield* tag("dir:/a:/b"), "InvalidArgument")
       }).pipe(Effect.scoped, Effect.provide(offered))
+    )
+
+    it.effect("is offered only below the listed directories, wherever links lead", () =>
+      Effect.gen(function* () {
+        const fs = yield* FileSystem.FileSystem
+        const { path } = yield* Base
+        yield* fs.makeDirectory(`${path}/listed/image`, { recursive: true })
+        yield* fs.makeDirectory(`${path}/listed-not`, { recursive: true })
+        yield* fs.symlink("/etc", `${path}/listed/out`)
+        yield* fs.symlink(`${path}/listed/image`, `${path}/in`)
+        const validate = (image: string) => {
+          const spec = specOf({ image: `dir:${image}` })
+          return Effect.flatMap(Backend, (backend) => Effect.exit(backend.validate(spec)))
+        }
+        const seen = Effect.fnUntraced(function* (image: string) {
+          const exit = yield* validate(image)
+          return exit._tag === "Success"
+            ? "offered"
+            : String(
+                exit.cause.reasons.map((reason) => (reason._tag === "Fail" ? reason.error._tag : reason._tag))
+              )
+        })
+        const answers = Effect.forEach(
+          ["listed/image", "listed", "in", "listed-not", "listed/out", "listed/../listed-not", "listed/none"],
+          (image) => seen(`${path}/${image}`)
+        )
+        const some = yield* Effect.provide(
+          answers,
+          backend({ container: { directoryImages: [`${path}/listed`] } })
+        )
+        assert.deepStrictEqual(some, [
+          "offered",
+          "offered",
+          "offered",
+          "NotFound",
+          "NotFound",
+          "NotFound",
+          "NotFound"
+        ])
+        const none = yield* Effect.provide(answers, backend({ container: { directoryImages: [] } }))
+        assert.deepStrictEqual(new Set(none), new Set(["Unsupported"]))
+      }).pipe(Effect.scoped)
     )
   })
 })

@@ -3,7 +3,6 @@ import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Context, Effect, FileSystem, Layer, Schema } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { SqlClient } from "effect/sql"
-import type { BackendFailed, Conflict } from "../../../src/domain/Errors.ts"
 import { IdempotencyKey } from "../../../src/domain/Ids.ts"
 import { resolveSpec } from "../../../src/domain/Sandbox.ts"
 import { Status } from "../../../src/domain/Status.ts"
@@ -99,7 +98,10 @@ const Step = Schema.Union([
 
 type Store = SandboxStore["Service"]
 
-const run = (store: Store, step: typeof Step.Type): Effect.Effect<unknown, BackendFailed | Conflict> => {
+const run = (
+  store: Store,
+  step: typeof Step.Type
+): Effect.Effect<unknown, Effect.Error<ReturnType<Store["create"]>>> => {
   switch (step._tag) {
     case "create":
       return store.create(

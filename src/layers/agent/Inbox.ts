@@ -145,7 +145,7 @@ export const channelStream = (
       ),
       (inbox) => {
         let first = true
-        const late = Effect.fail(new AgentTimeout({ millis: options.deadlineMillis }))
+        const late = Effect.suspend(() => Effect.fail(new AgentTimeout({ millis: options.deadlineMillis })))
         const pull = Effect.suspend(() => {
           if (!first) return inbox.take
           first = false

@@ -120,9 +120,12 @@ const created = (detached: boolean, restarts: boolean): Box => ({
 })
 
 /** Where every program begins: one sandbox runs, so that even short programs meet something. */
-export const initial: Model = { now: 0, boxes: { a: created(true, true), b: undefined } }
+export const initial = (restarts: boolean): Model => ({
+  now: 0,
+  boxes: { a: created(true, restarts), b: undefined }
+})
 /** The operation that leads there. */
-export const first = { _tag: "Create", slot: "a", detached: true, restarts: true } as const
+export const first = (restarts: boolean): Command => ({ _tag: "Create", slot: "a", detached: true, restarts })
 
 /** What can be seen of every sandbox from outside: status and generation. */
 export const view = (model: Model): ReadonlyArray<string> =>

@@ -239,18 +239,35 @@ const look = ({ world, held }: System) =>
     return [yield* status("a"), yield* status("b")]
   })
 
+/** What is left out of random programs. */
+export interface SpecOptions {
+  /**
+   * Whether machines that died are started again after a while. Only where time
+   * passes by nothing but `World.wait`, as on a test clock. Default: yes.
+   */
+  readonly restarts?: boolean | undefined
+}
+
 /** The model and a world, as the model runner wants them. `make` gives a fresh world for every program. */
 export const spec = <E, R>(
-  make: Effect.Effect<World, E, R>
-): ModelRunner.Spec<Command, Model, System, string, E, R> => ({
-  command: Arbitrary.schema(Command),
-  initial,
-  predict,
-  make: Effect.gen(function* () {
-    const system = { world: yield* make, held: new Map() }
-    yield* run(system, first)
-    return system
-  }),
-  run,
-  view: { ofModel: view, ofSystem: look }
-})
+  make: Effect.Effect<World, E, R>,
+  { restarts = true }: SpecOptions = {}
+): ModelRunner.Spec<Command, Model, System, string, E, R> => {
+  const command = Arbitrary.schema(Command)
+  const untimed = command.pipe(
+    Arbitrary.filter((one) => one._tag !== "Wait"),
+    Arbitrary.map((one) => (one._tag === "Create" ? { ...one, restarts: false } : one))
+  )
+  return {
+    command: restarts ? command : untimed,
+    initial: initial(restarts),
+    predict,
+    make: Effect.gen(function* () {
+      const system = { world: yield* make, held: new Map() }
+      yield* run(system, first(restarts))
+      return system
+    }),
+    run,
+    view: { ofModel: view, ofSystem: look }
+  }
+}

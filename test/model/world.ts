@@ -17,6 +17,7 @@ import { Backend } from "../../src/services/Backend.ts"
 import type { Machine } from "../../src/services/Machine.ts"
 import { Sandboxes } from "../../src/services/Sandboxes.ts"
 import { SandboxStore } from "../../src/services/SandboxStore.ts"
+import { selfContained } from "../../src/services/selfContained.ts"
 import type { ModelSystem } from "../../src/testing.ts"
 
 type Store = SandboxStore["Service"]
@@ -32,7 +33,7 @@ const makeRandom = () => {
 }
 
 /** A backend whose next file operation on a machine dies when its sandbox is among the broken. */
-const breakable = (broken: Set<SandboxId>) =>
+export const breakable = (broken: Set<string>) =>
   Layer.effect(
     Backend,
     Effect.map(Backend, (backend) => {
@@ -87,7 +88,7 @@ export const make = Effect.fnUntraced(function* (flaws: Flaws = {}) {
   const world = Context.get(yield* Layer.build(Layer.fresh(MemoryWorld.layer)), MemoryWorld)
   const kept = Context.get(yield* Layer.build(Layer.fresh(MemorySandboxStore.layer)), SandboxStore)
   const store = flaws.store === undefined ? kept : flaws.store(kept)
-  const broken = new Set<SandboxId>()
+  const broken = new Set<string>()
   const random = Layer.succeed(SecureRandom.SecureRandom, makeRandom())
   const outer = yield* Effect.scope
 
@@ -106,7 +107,7 @@ export const make = Effect.fnUntraced(function* (flaws: Flaws = {}) {
         )
       ),
       Layer.provide(Layer.succeed(MemoryWorld, world)),
-      Layer.fresh,
+      selfContained,
       Layer.orDie
     )
     const context = yield* Layer.buildWithScope(layer, scope)

@@ -2,7 +2,7 @@
  * What the cases do with programs: read their output, wait until they run,
  * count what is left of them.
  */
-import { Deferred, Effect, Fiber, Ref, Schedule, Stream } from "effect"
+import { Deferred, Effect, Schedule, Stream } from "effect"
 import { InvalidResponse } from "../../domain/Errors.ts"
 import type { ProcessEvent } from "../../domain/Process.ts"
 import type { MachineOperationError, StartError } from "../../rpc/SandboxRpcs.ts"
@@ -48,24 +48,8 @@ export const running = Effect.fnUntraced(function* (sandbox: Sandbox, command: s
   return fiber
 })
 
-/** Interrupts a fiber and waits until it has cleaned up. */
-export const stop = <A, E>(fiber: Fiber.Fiber<A, E>) => Fiber.interrupt(fiber)
-
 /** How many processes and threads the machine has now. */
 export const population = (sandbox: Sandbox) => Effect.map(sandbox.metrics, (metrics) => metrics.pids)
-
-/** A counter that fibers wait on. */
-export const makeCounter = Effect.fnUntraced(function* (target: number) {
-  const count = yield* Ref.make(0)
-  const done = yield* Deferred.make<void>()
-  return {
-    add: Effect.flatMap(
-      Ref.updateAndGet(count, (n) => n + 1),
-      (n) => (n >= target ? Deferred.succeed(done, undefined) : Effect.succeed(false))
-    ),
-    reached: Deferred.await(done)
-  }
-})
 
 /** Asks again, every few milliseconds, until the answer holds; for what has no event of its own. */
 export const eventually = <A, E, R>(

@@ -7,8 +7,9 @@
  * held again, by who finds it, for {@link graceMillis}: time for a living
  * client to come back.
  */
-import { Clock, Context, Effect, FiberMap, Layer } from "effect"
+import { Clock, Context, Effect, FiberMap, Layer, Metric } from "effect"
 import type { LeaseId, Owner } from "../domain/Ids.ts"
+import * as ServiceMetrics from "./ServiceMetrics.ts"
 
 /** How long a lease lives that nobody has renewed yet, in milliseconds. */
 export const graceMillis = 60_000
@@ -57,7 +58,10 @@ const make = Effect.gen(function* () {
   const watch = (key: string, lease: Lease): Effect.Effect<void> =>
     Effect.gen(function* () {
       const left = lease.expiresAt - (yield* Clock.currentTimeMillis)
-      if (left <= 0) return yield* Effect.uninterruptible(lapse(key))
+      if (left <= 0) {
+        yield* Metric.update(ServiceMetrics.leaseLapses, 1)
+        return yield* Effect.uninterruptible(lapse(key))
+      }
       yield* Effect.sleep(left)
       return yield* watch(key, lease)
     })

@@ -7,6 +7,7 @@
  */
 import { Effect, type Scope, Stream } from "effect"
 import type { SecureRandom } from "effect/crypto"
+import { traced } from "../../services/Tracing.ts"
 import {
   type AgentError,
   AgentFailed,
@@ -160,12 +161,16 @@ const isProcessMessage = (item: P.Reply): item is ProcessMessage =>
 const outputCost = (item: P.Reply): number =>
   item._tag === "Output" || item._tag === "Data" ? item.data.length : 0
 
-/** Bounds an effect by a deadline. */
-const within = <A, E>(effect: Effect.Effect<A, E>, millis: number): Effect.Effect<A, E | AgentTimeout> =>
+/** Bounds a call by a deadline; `name` is what traces call it. */
+const within = <A, E>(
+  effect: Effect.Effect<A, E>,
+  millis: number,
+  name: string
+): Effect.Effect<A, E | AgentTimeout> =>
   Effect.timeoutOrElse(effect, {
     duration: millis,
     orElse: () => Effect.fail(new AgentTimeout({ millis }))
-  })
+  }).pipe(traced(`Agent: ${name}`, { kind: "client" }))
 
 /** An answer nobody asked for: whoever sends it is not our agent any more. */
 const misfit = (session: AgentSession, reply: P.Reply): AgentLost => {
@@ -191,7 +196,8 @@ const callOn =
         session.send(request.encode(channel, value))
         return Effect.sync(() => session.cancel(channel))
       }),
-      deadlineMillis
+      deadlineMillis,
+      request.tag
     )
 
 /** Collects a list that ends with `End`. */
@@ -224,7 +230,8 @@ const collectOn =
           return Effect.sync(() => session.cancel(channel))
         }
       ),
-      deadlineMillis
+      deadlineMillis,
+      request.tag
     )
 
 const spawnFields = (spec: SpawnSpec, attach: boolean, credit: number) => ({
@@ -253,10 +260,11 @@ const tooLong = new AgentFailed({ code: "too-long", errno: 7, detail: 0, reason:
 
 const processStream = (
   session: AgentSession,
+  name: string,
   open: (channel: number) => Buffer,
   deadlineMillis: number
 ): Stream.Stream<ProcessMessage, AgentError> =>
-  channelStream(session, {
+  channelStream(session, name, {
     open: request(session, open),
     isLast: (reply) => reply._tag === "Exit",
     cost: outputCost,
@@ -281,6 +289,7 @@ const makeClient = (session: AgentSession, epoch: string): AgentClient => {
         ? Stream.fail(tooLong)
         : processStream(
             session,
+            "Spawn",
             (channel) => P.Spawn.encode(channel, spawnFields(spec, true, outputWindowBytes)),
             deadline
           ),
@@ -291,6 +300,7 @@ const makeClient = (session: AgentSession, epoch: string): AgentClient => {
     attach: (processId, cursor, deadline) =>
       processStream(
         session,
+        "Attach",
         (channel) => P.Attach.encode(channel, { processId, cursor, credit: outputWindowBytes }),
         deadline
       ),
@@ -307,7 +317,7 @@ const makeClient = (session: AgentSession, epoch: string): AgentClient => {
     resize: (processId, rows, cols, deadline) => done(P.Resize, { processId, rows, cols }, deadline),
     processes: (deadline) => Effect.map(collect(P.Processes, {}, P.Process, deadline), ({ items }) => items),
     read: ({ uid, gid }, path, offset, length, deadlineMillis) =>
-      channelStream(session, {
+      channelStream(session, "Read", {
         open: request(session, (channel) =>
           P.Read.encode(channel, { uid, gid, offset, length, credit: outputWindowBytes, path })
         ),
@@ -320,7 +330,7 @@ const makeClient = (session: AgentSession, epoch: string): AgentClient => {
         Stream.map((item) => item.data)
       ),
     watch: ({ uid, gid }, path, recursive, deadlineMillis) =>
-      channelStream(session, {
+      channelStream(session, "Watch", {
         open: request(session, (channel) =>
           P.Watch.encode(channel, { uid, gid, recursive, credit: watchWindowEvents, path })
         ),

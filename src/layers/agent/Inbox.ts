@@ -4,6 +4,7 @@
  * come back from, so a slow reader slows the program down.
  */
 import { type Array as Arr, Cause, Effect, type Pull, Stream } from "effect"
+import { tracedScope } from "../../services/Tracing.ts"
 import { type AgentError, type AgentSession, AgentTimeout, failureOf, type Receiver } from "./AgentSession.ts"
 import { Credit, type Reply, type ReplyOf } from "./Protocol.ts"
 
@@ -132,9 +133,10 @@ export class Inbox {
   readonly close: Effect.Effect<void> = Effect.sync(() => this.#session.cancel(this.channel))
 }
 
-/** Opens a streaming channel for as long as somebody reads the stream. */
+/** Opens a streaming channel for as long as somebody reads the stream; `name` is what traces call it. */
 export const channelStream = (
   session: AgentSession,
+  name: string,
   options: ChannelOptions
 ): Stream.Stream<Item, AgentError> =>
   Stream.unwrap(
@@ -142,7 +144,7 @@ export const channelStream = (
       Effect.acquireRelease(
         Effect.sync(() => new Inbox(session, options)),
         (inbox) => inbox.close
-      ),
+      ).pipe(tracedScope(`Agent: ${name}`, { kind: "client" })),
       (inbox) => {
         let first = true
         const late = Effect.suspend(() => Effect.fail(new AgentTimeout({ millis: options.deadlineMillis })))

@@ -14,6 +14,7 @@ import {
   Fiber,
   FiberHandle,
   FiberSet,
+  Metric,
   Semaphore,
   Stream
 } from "effect"
@@ -33,6 +34,8 @@ import { type Command, decide, type Status } from "../../domain/Status.ts"
 import { Backend, type ProvisionError } from "../Backend.ts"
 import type { Machine, MachineExit } from "../Machine.ts"
 import type { SandboxRecord } from "../SandboxStore.ts"
+import * as ServiceMetrics from "../ServiceMetrics.ts"
+import { traced } from "../Tracing.ts"
 import type { Bounds } from "./Bounds.ts"
 import type { Journal } from "./Journal.ts"
 import { makeMachineSlot } from "./MachineSlot.ts"
@@ -99,7 +102,7 @@ export const makeLifecycle = Effect.fnUntraced(function* (
 
   /** From `provisioning` or `restarting` to `running`, or to `failed`. */
   const provision: Transition = Effect.gen(function* () {
-    yield* slot.fill(Effect.suspend(() => backend.provision(request())))
+    yield* slot.fill(traced("Backend: provision")(Effect.suspend(() => backend.provision(request()))))
     yield* journal.become("running", { change: { startedAt: yield* Clock.currentTimeMillis } })
     yield* runStartCommand
   }).pipe(Effect.tapError((error) => journal.become("failed", { reason: error.message })))
@@ -122,7 +125,9 @@ export const makeLifecycle = Effect.fnUntraced(function* (
   })
 
   /** Ends the machine and keeps the disk. */
-  const end: Transition = Effect.suspend(() => slot.empty(slot.machine()?.terminate ?? Effect.void)).pipe(
+  const end: Transition = Effect.suspend(() =>
+    slot.empty(traced("Backend: terminate")(slot.machine()?.terminate ?? Effect.void))
+  ).pipe(
     Effect.tapError((error) => journal.become("failed", { reason: error.message })),
     Effect.ensuring(bounds.clear)
   )
@@ -150,14 +155,14 @@ export const makeLifecycle = Effect.fnUntraced(function* (
   })
 
   const pause: Transition = Effect.gen(function* () {
-    yield* (yield* present("pause")).pause
+    yield* traced("Backend: pause")((yield* present("pause")).pause)
     yield* bounds.suspend
     yield* journal.become("paused")
   })
 
   const resume: Transition = Effect.gen(function* () {
     const machine = yield* present("resume")
-    yield* machine.resume
+    yield* traced("Backend: resume")(machine.resume)
     yield* adoptedPaused === machine ? bounds.restore(machine) : bounds.resume
     adoptedPaused = undefined
     yield* journal.become("running")
@@ -194,7 +199,9 @@ export const makeLifecycle = Effect.fnUntraced(function* (
     yield* FiberSet.clear(transitions)
     yield* journal.become("killed")
     // The way to the machine is closed last, so that calls under way hear that it has ended.
-    yield* slot.empty(Effect.retry(backend.remove(id), { times: removalAttempts - 1 }))
+    yield* slot.empty(
+      traced("Backend: remove")(Effect.retry(backend.remove(id), { times: removalAttempts - 1 }))
+    )
     yield* bounds.clear
     return info()
   })
@@ -214,6 +221,7 @@ export const makeLifecycle = Effect.fnUntraced(function* (
     Effect.gen(function* () {
       if (slot.machine() !== machine || removal !== undefined) return
       yield* slot.empty(Effect.ignore(machine.terminate))
+      yield* Metric.update(ServiceMetrics.machineDeaths, 1)
       yield* fail(exit.reason)
     }).pipe(
       lock.withPermit,
@@ -241,6 +249,7 @@ export const makeLifecycle = Effect.fnUntraced(function* (
     const delayMillis = restartDelay(policy, attempt)
     if (delayMillis === undefined) return
     yield* journal.write({ restarts: attempt }, [{ _tag: "RestartScheduled", attempt, delayMillis }])
+    yield* Metric.update(ServiceMetrics.restarts, 1)
     yield* FiberHandle.run(restarts, Effect.delay(again, delayMillis))
   })
 
@@ -257,7 +266,7 @@ export const makeLifecycle = Effect.fnUntraced(function* (
   // --- taking up a sandbox ---
 
   const adopt = Effect.gen(function* () {
-    yield* slot.fill(Effect.suspend(() => backend.adopt(request())))
+    yield* slot.fill(traced("Backend: adopt")(Effect.suspend(() => backend.adopt(request()))))
     const machine = yield* present("adopt")
     if (journal.current().status === "paused") {
       // Its agent stands still too: what bounds its programs can be asked when it goes on.

@@ -6,6 +6,7 @@ import { Clock, Effect, Option, Result, Stream } from "effect"
 import { Connection, SandboxFailed, type Timeout } from "../../domain/Errors.ts"
 import type { Generation, SandboxId } from "../../domain/Ids.ts"
 import type { Machine } from "../Machine.ts"
+import { traced, tracedStream } from "../Tracing.ts"
 import type { Attachments } from "./Attachments.ts"
 import type { Activity } from "./Expiries.ts"
 import type { Lifecycle } from "./Lifecycle.ts"
@@ -72,7 +73,10 @@ export const makeReach = Effect.fnUntraced(function* (
         return lifecycle.machine(operation, generation)
       }).pipe(
         Effect.flatMap((machine) =>
-          Effect.catchIf(f(machine), isConnection, (error) => diagnose(machine, error))
+          f(machine).pipe(
+            traced(`Backend: ${operation}`),
+            Effect.catchIf(isConnection, (error) => diagnose(machine, error))
+          )
         ),
         Effect.ensuring(
           Effect.sync(() => {
@@ -82,8 +86,10 @@ export const makeReach = Effect.fnUntraced(function* (
         )
       ),
     read: (operation, { generation }, f, idleMillis = defaultIdleMillis) => {
-      const stream = Effect.map(lifecycle.machine(operation, generation), (machine) =>
-        Stream.catchIf(f(machine), isConnection, (error) => Stream.fromEffect(diagnose(machine, error)))
+      const stream = Effect.flatMap(lifecycle.machine(operation, generation), (machine) =>
+        tracedStream(`Backend: ${operation}`)(
+          Stream.catchIf(f(machine), isConnection, (error) => Stream.fromEffect(diagnose(machine, error)))
+        )
       )
       return attachments.watched(Stream.unwrap(stream), idleMillis).pipe(Stream.ensuring(Effect.sync(touch)))
     }

@@ -7,7 +7,7 @@
  * record. When it goes away (the service ends, or the shard moves) its machine
  * stays, and the next actor takes the machine over.
  */
-import { Clock, Effect, Stream } from "effect"
+import { Clock, Effect, type Metric, Stream } from "effect"
 import { ClusterSchema, Entity, type Sharding } from "effect/cluster"
 import { Rpc } from "effect/rpc"
 import { InvalidArgument, Timeout } from "../domain/Errors.ts"
@@ -30,6 +30,7 @@ import { makeReach } from "./actor/Reach.ts"
 import { infoOf, spawnRequest } from "./actor/Requests.ts"
 import { Leases } from "./Leases.ts"
 import { SandboxStore } from "./SandboxStore.ts"
+import * as ServiceMetrics from "./ServiceMetrics.ts"
 
 /** Waits until the actor has taken its sandbox up: provisioned, adopted, or found it ended. */
 const Wake = Rpc.make("Wake", {
@@ -57,6 +58,9 @@ const make = Effect.gen(function* () {
   if (record === undefined) return yield* Effect.die(`an actor was asked for the unknown sandbox ${entityId}`)
   const { id } = record
 
+  const context = yield* Effect.context<never>()
+  const count = (metric: Metric.Counter<number>, { byteLength }: Uint8Array) =>
+    metric.updateUnsafe(byteLength, context)
   const journal = yield* makeJournal(record)
   const attachments = yield* makeAttachments
   const deadlines: Deadlines = yield* makeDeadlines(
@@ -102,6 +106,7 @@ const make = Effect.gen(function* () {
     <E>(events: Stream.Stream<ProcessEvent, E>): Stream.Stream<ProcessEvent, E> =>
       Stream.mapEffect(events, (event): Effect.Effect<ProcessEvent> => {
         if (event._tag === "Started") return Effect.as(bounds.begin(process), event)
+        if (event._tag === "Output") count(ServiceMetrics.outputBytes, event.data)
         return Effect.succeed(
           event._tag === "Exited" ? { ...event, ...bounds.end(process.processId) } : event
         )
@@ -195,12 +200,24 @@ const make = Effect.gen(function* () {
       ),
 
     ReadFile: ({ payload: { path, offset = 0, length, as: user = "user", ...handle } }) =>
-      read("read a file", handle, (machine) => machine.files.read(path, { offset, length, user })),
+      Stream.map(
+        read("read a file", handle, (machine) => machine.files.read(path, { offset, length, user })),
+        (data) => {
+          count(ServiceMetrics.fileBytes("read"), data)
+          return data
+        }
+      ),
     WriteFile: ({ payload: { path, data, mode, as: user = "user", ...handle } }) =>
-      use("write a file", handle, (machine) => machine.files.write(path, data, { mode, user })),
+      Effect.tap(
+        use("write a file", handle, (machine) => machine.files.write(path, data, { mode, user })),
+        () => Effect.sync(() => count(ServiceMetrics.fileBytes("written"), data))
+      ),
     WriteUpload: ({ payload: { uploadId, path, offset, data, mode, as: user = "user", ...handle } }) =>
-      use("write a file", handle, (machine) =>
-        machine.files.writeUpload(uploadId, path, offset, data, { mode, user })
+      Effect.tap(
+        use("write a file", handle, (machine) =>
+          machine.files.writeUpload(uploadId, path, offset, data, { mode, user })
+        ),
+        () => Effect.sync(() => count(ServiceMetrics.fileBytes("written"), data))
       ),
     CommitUpload: ({ payload: { uploadId, size, ...handle } }) =>
       use("write a file", handle, (machine) => machine.files.commitUpload(uploadId, size)),

@@ -5,7 +5,7 @@
  * No metric has a label that names an owner or a sandbox: their number would
  * have no bound.
  */
-import { type Context, Effect, Metric } from "effect"
+import { Effect, Metric } from "effect"
 import { Status } from "../domain/Status.ts"
 
 /** One metric for each value of a label, made when it is first needed. The values must be few. */
@@ -28,7 +28,7 @@ const seconds = [
   0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 600
 ]
 
-/** Calls answered without an error, by operation. */
+/** Calls that ended, by operation. */
 export const calls = family((operation) =>
   counter("fiberbox_calls_total", "Calls of the contract that ended, whatever their outcome", { operation })
 )
@@ -63,7 +63,7 @@ export const outputBytes = counter(
   "fiberbox_output_bytes_total",
   "Bytes of output of programs that callers read"
 )
-/** Bytes of files read and written by callers, and of standard input. */
+/** Bytes of files that callers `read` and have `written`. */
 export const fileBytes = family((direction) =>
   counter("fiberbox_file_bytes_total", "Bytes of files, read or written", { direction })
 )
@@ -106,10 +106,3 @@ export const setMemory = Effect.suspend(() => {
     { discard: true }
   )
 })
-
-/** Adds to a counter from code that is no effect. */
-export const addUnsafe = (
-  metric: Metric.Counter<number>,
-  amount: number,
-  context: Context.Context<never>
-): void => metric.updateUnsafe(amount, context)

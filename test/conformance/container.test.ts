@@ -4,10 +4,11 @@
 import { existsSync, mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { describe } from "@effect/vitest"
+import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import { Container } from "../../src/container.ts"
 import { InProcess } from "../../src/rpc.ts"
+import { Backend } from "../../src/services/Backend.ts"
 import { conformance } from "./register.ts"
 import { overSocket } from "./transport.ts"
 
@@ -45,6 +46,12 @@ const temporary = <A, E, R>(layer: (baseDir: string) => Layer.Layer<A, E, R>) =>
 
 // Where tests must not be left out, a machine without containers is a failure.
 describe.runIf(canRun || process.env["CI"] === "true")("a container", () => {
+  it.live("is of a backend that declares what it is held to", () =>
+    Effect.gen(function* () {
+      assert.sameMembers([...(yield* Backend).capabilities], [...capabilities])
+    }).pipe(Effect.provide(temporary((baseDir) => Container.parts({ baseDir }))))
+  )
+
   conformance(
     "in this process",
     temporary((baseDir) => Container.layer({ baseDir })),

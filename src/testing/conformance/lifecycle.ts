@@ -5,7 +5,7 @@ import { Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { resolveSpec } from "../../domain/Sandbox.ts"
 import { Sandboxes } from "../../services/Sandboxes.ts"
 import { area, holds, home, refused, same, unique, withSandbox } from "./Case.ts"
-import { running, textOf } from "./Programs.ts"
+import { running, textOf, untilOutput } from "./Programs.ts"
 
 const lifecycle = area("lifecycle")
 
@@ -217,7 +217,26 @@ const stopping = lifecycle(
 
 const pausing = lifecycle(
   {
-    "pause holds everything, resume goes on in the same machine": withSandbox(
+    "no program goes on while paused": withSandbox(
+      Effect.fnUntraced(function* (sandbox) {
+        const ticking = yield* sandbox.commands.start("while true; do echo tick; sleep 0.01; done")
+        yield* untilOutput(ticking)
+        yield* sandbox.pause
+        // What is promised is that nothing happens meanwhile: there is no event to wait for.
+        yield* Effect.sleep(400)
+        yield* sandbox.resume
+        const [info] = yield* sandbox.process.list
+        const events = yield* ticking.events().pipe(
+          Stream.takeUntil((event) => event._tag === "Output" && event.cursor >= (info?.end ?? 0)),
+          Stream.runCollect
+        )
+        const times = events.flatMap((event) => (event._tag === "Output" ? [event.at] : []))
+        const longest = Math.max(...times.map((at, index) => at - (times[index - 1] ?? at)))
+        holds(longest >= 350, `the longest silence was ${longest} ms`)
+      })
+    ),
+
+    "pause and resume keep the machine and what it is doing": withSandbox(
       Effect.fnUntraced(function* (sandbox) {
         const { generation } = yield* sandbox.info
         const cat = yield* sandbox.process.start(["cat"], { stdin: true })

@@ -22,7 +22,7 @@ describe("random programs in memory", () => {
     "go where the model says, whatever dies, breaks or is interrupted on the way",
     () =>
       Effect.gen(function* () {
-        const options = { ...(yield* settings), stuckMillis: 3000 }
+        const options = { ...(yield* settings), stuckMillis: 20_000 }
         const result = yield* ModelRunner.check(ModelSystem.spec(World.make()), options)
         const problem = ModelRunner.report(result, "FIBERBOX_MODEL_REPLAY")
         if (problem !== undefined) assert.fail(problem)

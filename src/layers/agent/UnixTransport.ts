@@ -3,6 +3,7 @@
  */
 import { createConnection } from "node:net"
 import { Effect } from "effect"
+import { HoldsProcess } from "../../services/HoldsProcess.ts"
 import { AgentLost, type Connect, type Transport } from "./AgentSession.ts"
 
 /** How much one read takes at most. */
@@ -19,41 +20,44 @@ const copiedBytes = 32 * 1024
 export const unixSocket =
   (path: string): Connect =>
   (events) =>
-    Effect.acquireRelease(
-      Effect.callback<Transport & { readonly destroy: () => void }, AgentLost>((resume) => {
-        let reason = "the connection was closed"
-        let room = Buffer.allocUnsafeSlow(readBytes)
-        const socket = createConnection({
-          path,
-          onread: {
-            buffer: () => room,
-            callback: (length) => {
-              const read = room.subarray(0, length)
-              if (length <= copiedBytes) events.onData(new Uint8Array(read))
-              else {
-                room = Buffer.allocUnsafeSlow(readBytes)
-                events.onData(read)
+    Effect.flatMap(HoldsProcess, (holds) =>
+      Effect.acquireRelease(
+        Effect.callback<Transport & { readonly destroy: () => void }, AgentLost>((resume) => {
+          let reason = "the connection was closed"
+          let room = Buffer.allocUnsafeSlow(readBytes)
+          const socket = createConnection({
+            path,
+            onread: {
+              buffer: () => room,
+              callback: (length) => {
+                const read = room.subarray(0, length)
+                if (length <= copiedBytes) events.onData(new Uint8Array(read))
+                else {
+                  room = Buffer.allocUnsafeSlow(readBytes)
+                  events.onData(read)
+                }
+                return true
               }
-              return true
             }
-          }
-        })
-        socket.on("error", (error) => {
-          reason = error.message
-          resume(Effect.fail(new AgentLost({ reason })))
-        })
-        socket.on("close", () => events.onClose(reason))
-        socket.on("connect", () =>
-          resume(
-            Effect.succeed({
-              write: (bytes) => {
-                socket.write(bytes)
-              },
-              destroy: () => socket.destroy()
-            })
+          })
+          socket.on("error", (error) => {
+            reason = error.message
+            resume(Effect.fail(new AgentLost({ reason })))
+          })
+          socket.on("close", () => events.onClose(reason))
+          if (!holds) socket.unref()
+          socket.on("connect", () =>
+            resume(
+              Effect.succeed({
+                write: (bytes) => {
+                  socket.write(bytes)
+                },
+                destroy: () => socket.destroy()
+              })
+            )
           )
-        )
-        return Effect.sync(() => socket.destroy())
-      }),
-      (transport) => Effect.sync(() => transport.destroy())
+          return Effect.sync(() => socket.destroy())
+        }),
+        (transport) => Effect.sync(() => transport.destroy())
+      )
     )

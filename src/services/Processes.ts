@@ -183,14 +183,25 @@ export const makeProcesses = (
           return stdin === undefined ? Effect.void : Effect.forkChild(feed(spec.processId, stdin))
         }),
         Stream.onExit((exit) => {
-          // A request that was refused started nothing, and its id may be somebody else's.
-          const refused = state === "new" && Exit.isFailure(exit) && !Exit.hasInterrupts(exit)
-          return state === "exited" || refused
+          if (state === "exited") return Effect.void
+          if (state === "started") return Effect.ignore(kill(spec.processId))
+          // A request that was refused started nothing; one that was interrupted may have.
+          return Exit.isFailure(exit) && !Exit.hasInterrupts(exit)
             ? Effect.void
-            : Effect.ignore(client.KillProcess({ sandboxId, processId: spec.processId }))
+            : Effect.ignore(killIfOurs(spec))
         })
       )
     })
+
+  const kill = (processId: ProcessId) => client.KillProcess({ sandboxId, processId })
+
+  /** Kills a process of which it is not known whether it began: its id may be that of another program. */
+  const killIfOurs = Effect.fnUntraced(function* ({ processId, argv }: ProcessSpec) {
+    const processes = yield* client.ListProcesses({ sandboxId })
+    const found = processes.find((process) => process.processId === processId)
+    const same = found?.argv.length === argv.length && found.argv.every((part, index) => part === argv[index])
+    if (same) yield* kill(processId)
+  })
 
   const run = Effect.fnUntraced(function* (
     argv: ReadonlyArray<string>,

@@ -31,6 +31,8 @@ export class Calls extends Context.Service<
       operation: string,
       payload: unknown
     ) => <A, E, R>(answer: Effect.Effect<A, E, R>) => Effect.Effect<A, E | Connection, R>
+    /** Whether it takes calls: until it is {@link drain}ed. */
+    readonly accepting: () => boolean
     /** How many are being answered. */
     readonly running: () => number
     /** Takes no more calls, and waits until those being answered have ended, or for so long. Tells whether all have. */
@@ -134,6 +136,7 @@ const make = Effect.gen(function* () {
 
   return Calls.of({
     around,
+    accepting: () => !draining,
     running: () => running,
     drain: (limit) =>
       Effect.suspend(() => {

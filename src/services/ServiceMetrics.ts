@@ -49,10 +49,12 @@ export const callSeconds = family((operation) =>
   })
 )
 
-/** Calls that are being answered at this moment. */
-export const callsRunning = Metric.gauge("fiberbox_calls_running", {
+const callsRunning = Metric.gauge("fiberbox_calls_running", {
   description: "Calls of the contract that are being answered"
 })
+
+/** Sets how many calls are being answered. */
+export const setCallsRunning = (calls: number): Effect.Effect<void> => Metric.update(callsRunning, calls)
 
 /** Sandboxes created. */
 export const creates = counter("fiberbox_creates_total", "Sandboxes created")

@@ -2,10 +2,11 @@
  * The one database of an instance, which its stores share: where it is, how
  * its tables come to be, and what its failures are to callers.
  */
-import { Effect, Layer, Path, Schema } from "effect"
+import { Context, Effect, Layer, Path, Schema } from "effect"
 import { Reactivity } from "effect/reactivity"
 import { Migrator, SqlClient, SqlError } from "effect/sql"
 import { BackendFailed } from "../../domain/Errors.ts"
+import { StoreProbe } from "../../services/Health.ts"
 import { Instance } from "../../services/Instance.ts"
 import { migrations } from "./migrations.ts"
 import * as SqliteClient from "./SqliteClient.ts"
@@ -32,6 +33,16 @@ export const guard =
 export const migrated: Layer.Layer<never, BackendFailed, SqlClient.SqlClient> = Layer.effectDiscard(
   Migrator.make({})({ loader: Migrator.fromRecord(migrations), table: "migrations" }).pipe(
     Effect.mapError(failed("migrate"))
+  )
+)
+
+/** Tries whether the `SqlClient`'s database can be written, for the service's health. */
+export const probe: Layer.Layer<never, never, SqlClient.SqlClient> = Layer.effectContext(
+  Effect.map(SqlClient.SqlClient, (sql) =>
+    Context.make(
+      StoreProbe,
+      sql`PRAGMA user_version = 1`.pipe(sql.withTransaction, guard("write"), Effect.asVoid)
+    )
   )
 )
 

@@ -1,10 +1,6 @@
 /**
- * The place in the answering of a call where the service counts, times and
- * audits it: after the caller is known, before the handler runs.
- *
- * ```ts
- * SandboxRpcs.middleware(Watched).middleware(Access) // the last one is the outermost
- * ```
+ * The place in the answering of a call on the service itself where it is
+ * counted, timed and audited: after the caller is known, before the handler runs.
  */
 import { Effect, Layer } from "effect"
 import { RpcMiddleware } from "effect/rpc"

@@ -9,6 +9,7 @@ import {
   type Duration,
   Effect,
   Exit,
+  identity,
   Latch,
   Layer,
   Option,
@@ -22,15 +23,23 @@ import { Audit } from "./Audit.ts"
 import { type Caller, CurrentCaller } from "./Authenticator.ts"
 import * as ServiceMetrics from "./ServiceMetrics.ts"
 
+/** Surrounds the answering of a call of this name with this payload. */
+export type Around = (
+  operation: string,
+  payload: unknown
+) => <A, E, R>(answer: Effect.Effect<A, E, R>) => Effect.Effect<A, E | Connection, R>
+
+/** What a server surrounds each call with; nothing where no {@link Calls} are. */
+export const AroundCalls = Context.Reference<Around>("fiberbox/services/AroundCalls", {
+  defaultValue: () => () => identity
+})
+
 /** The calls of one service. */
 export class Calls extends Context.Service<
   Calls,
   {
     /** Surrounds the answering of a call. `Connection` when the service takes no more. */
-    readonly around: (
-      operation: string,
-      payload: unknown
-    ) => <A, E, R>(answer: Effect.Effect<A, E, R>) => Effect.Effect<A, E | Connection, R>
+    readonly around: Around
     /** Whether it takes calls: until it is {@link drain}ed. */
     readonly accepting: () => boolean
     /** How many are being answered. */
@@ -39,10 +48,12 @@ export class Calls extends Context.Service<
     readonly drain: (limit: Duration.Input) => Effect.Effect<boolean>
   }
 >()("fiberbox/services/Calls") {
-  /** Counts in the present metric registry, and writes to the audit. */
-  static readonly layer: Layer.Layer<Calls, never, Audit> = Layer.effect(
-    Calls,
-    Effect.suspend(() => make)
+  /** Counts in the present metric registry, writes to the audit, and is what servers surround their calls with. */
+  static readonly layer: Layer.Layer<Calls, never, Audit> = Layer.effectContext(
+    Effect.map(
+      Effect.suspend(() => make),
+      (calls) => Context.make(Calls, calls).pipe(Context.add(AroundCalls, calls.around))
+    )
   )
 }
 
@@ -110,7 +121,7 @@ const make = Effect.gen(function* () {
     if (waited && --waitedFor === 0) idle.openUnsafe()
   }
 
-  const around: Calls["Service"]["around"] =
+  const around: Around =
     (operation, payload) =>
     <A, E, R>(answer: Effect.Effect<A, E, R>) =>
       Effect.withFiber((fiber): Effect.Effect<A, E | Connection, R> => {

@@ -290,7 +290,8 @@ describe.runIf(canRun)("a container that is killed", () => {
             yield* killContainer(base, sandbox)
             yield* becomes(sandbox, "provisioning", "running", attempt + 1)
             assert.strictEqual((yield* sandbox.commands.run("cat kept")).stdout, "still here")
-            assert.deepInclude(yield* sandbox.info, { restarts: attempt, generation: attempt + 1 })
+            const { generation, restarts } = yield* sandbox.info
+            assert.deepStrictEqual([restarts, Number(generation)], [attempt, attempt + 1])
           }
           yield* killContainer(base, sandbox)
           yield* becomes(sandbox, "running", "failed", 3)

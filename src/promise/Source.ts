@@ -60,9 +60,11 @@ const toStream = (value: unknown, giveUp: (reason: unknown) => void): Stream.Str
     )
   )
 
-/** Only what was written as `{ ... }`: bytes, streams and signals are values. */
+/** Only what was written as `{ ... }`: bytes, sources and signals are values. */
 export const isOptions = (value: unknown): value is Readonly<Record<string, unknown>> =>
-  Predicate.isObject(value) && [Object.prototype, null].includes(Object.getPrototypeOf(value))
+  Predicate.isObject(value) &&
+  [Object.prototype, null].includes(Object.getPrototypeOf(value)) &&
+  !isAsyncIterable(value)
 
 /**
  * Takes the signal out of the last argument, and replaces sources, there and

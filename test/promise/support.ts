@@ -1,0 +1,30 @@
+import { setImmediate } from "node:timers/promises"
+import { assert } from "@effect/vitest"
+import type { Sandbox } from "../../src/promise.ts"
+
+/** What a promise is rejected with, which must be of this class. */
+export const rejection = async <E>(
+  kind: abstract new (...args: Array<never>) => E,
+  promise: Promise<unknown>
+): Promise<E> => {
+  let thrown: unknown
+  await promise.catch((error: unknown) => {
+    thrown = error
+  })
+  return thrown instanceof kind ? thrown : assert.fail(`rejected with ${String(thrown)}, not ${kind.name}`)
+}
+
+/** Waits until something holds; the test's own time limit is the bound. */
+export const eventually = async (look: () => Promise<boolean>): Promise<void> => {
+  while (!(await look())) await setImmediate()
+}
+
+/** How many processes and threads a sandbox has, its own included. */
+export const pids = async (sandbox: Sandbox): Promise<number> => (await sandbox.metrics()).pids
+
+/** A command that runs a program and, in the background, another; {@link grown} tells that both are there. */
+export const tree = "sleep 1000 & sleep 2000"
+
+/** Waits until {@link tree} runs besides the `before` processes that were there. */
+export const grown = (sandbox: Sandbox, before: number): Promise<void> =>
+  eventually(async () => (await pids(sandbox)) >= before + 2)

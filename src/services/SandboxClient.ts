@@ -9,17 +9,20 @@ import type { SandboxRpcs } from "../rpc/SandboxRpcs.ts"
 
 type Rpcs = RpcGroup.Rpcs<typeof SandboxRpcs>
 
-type Answer<Current extends Rpc.Any> =
+type Answer<Current extends Rpc.Any, Extra> =
   Current extends Rpc.Rpc<infer _Tag, infer _Payload, infer Success, infer Error>
     ? Success extends RpcSchema.Stream<infer Item, infer ItemError>
-      ? Stream.Stream<Item["Type"], ItemError["Type"] | Error["Type"]>
-      : Effect.Effect<Success["Type"], Error["Type"]>
+      ? Stream.Stream<Item["Type"], ItemError["Type"] | Error["Type"] | Extra>
+      : Effect.Effect<Success["Type"], Error["Type"] | Extra>
     : never
 
-/** A client of the contract whose transport's own errors, if it has any, have become ours. */
-export type Client = {
-  readonly [Current in Rpcs as Current["_tag"]]: (payload: Rpc.Payload<Current>) => Answer<Current>
+/** A client of the contract over something that has errors of its own besides the contract's. */
+export type ClientWith<Extra> = {
+  readonly [Current in Rpcs as Current["_tag"]]: (payload: Rpc.Payload<Current>) => Answer<Current, Extra>
 }
+
+/** A client of the contract whose transport's own errors, if it has any, have become ours. */
+export type Client = ClientWith<never>
 
 /**
  * The lease that holds what a remote caller's scopes and calls hold: undefined

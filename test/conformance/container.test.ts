@@ -9,8 +9,8 @@ import { Effect, Layer } from "effect"
 import { Container } from "../../src/container.ts"
 import { InProcess } from "../../src/rpc.ts"
 import { Backend } from "../../src/services/Backend.ts"
+import { served } from "../rpc/support.ts"
 import { conformance } from "./register.ts"
-import { overSocket } from "./transport.ts"
 
 const capabilities = [
   "pause",
@@ -58,18 +58,19 @@ describe.runIf(canRun || process.env["CI"] === "true")("a container", () => {
     capabilities
   )
 
-  const core = new Set(["lifecycle", "commands", "processes", "files"])
-  conformance(
-    "over a socket",
-    overSocket(
-      temporary((baseDir) =>
-        InProcess.client.pipe(
-          Layer.provide(InProcess.actors({ onClose: "kill" })),
-          Layer.provide(Container.parts({ baseDir }))
-        )
-      )
-    ),
-    capabilities,
-    ({ area }) => core.has(area)
-  )
+  for (const transport of ["websocket", "http"] as const) {
+    conformance(
+      `over ${transport}`,
+      served(
+        temporary((baseDir) =>
+          InProcess.client.pipe(
+            Layer.provide(InProcess.actors({ onClose: "kill" })),
+            Layer.provide(Container.parts({ baseDir }))
+          )
+        ),
+        { transport }
+      ),
+      capabilities
+    )
+  }
 })

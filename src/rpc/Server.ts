@@ -1,0 +1,162 @@
+/**
+ * The contract served to other programs: over WebSocket at `/rpc` and over plain
+ * HTTP at `/rpc/http`, on one port.
+ *
+ * WebSocket connections speak Effect's binary encoding with acknowledgements, so
+ * that a slow reader slows its own streams and nothing else. Plain HTTP has no
+ * acknowledgements: a stream is held up by its connection, and goes on at its
+ * cursor when that breaks.
+ */
+import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
+import { ByteSize, Context, Effect, Layer } from "effect"
+import {
+  HttpIncomingMessage,
+  HttpRouter,
+  HttpServer,
+  HttpServerRequest,
+  HttpServerResponse
+} from "effect/http"
+import { RpcSerialization, RpcServer } from "effect/rpc"
+import { SocketServer } from "effect/socket"
+import { BackendFailed } from "../domain/Errors.ts"
+import type { AccessScope } from "../services/Authenticator.ts"
+import { httpPath, ServedRpcs, socketPath } from "./ServedRpcs.ts"
+import * as Access from "./server/Access.ts"
+import { makeDoor } from "./server/Door.ts"
+import { type Gate as GateService, makeGate, refuse } from "./server/Gate.ts"
+import * as Served from "./server/Served.ts"
+import { type Limits, limitsOf, type ServerOptions } from "./server/Settings.ts"
+import { makeUpgrades } from "./server/Upgrades.ts"
+
+export type { ServerLimits, ServerOptions } from "./server/Settings.ts"
+
+/** What lets requests in. */
+export class Gate extends Context.Service<Gate, GateService>()("fiberbox/rpc/Server/Gate") {}
+
+/** A running server's address. */
+export class ServerAddress extends Context.Service<
+  ServerAddress,
+  {
+    /** Where it listens, as `http://host:port`. */
+    readonly url: string
+  }
+>()("fiberbox/rpc/ServerAddress") {}
+
+const defaultPort = 7777
+
+/** JSON is longer than what it carries: four bytes for three, and escapes. */
+const bodyBytes = ({ messageBytes }: Limits) => ByteSize.bytes(messageBytes * 2)
+
+const overSocket = Effect.fnUntraced(function* (router: HttpRouter.HttpRouter, limits: Limits) {
+  const gate = yield* Gate
+  const upgrades = yield* makeUpgrades(limits)
+  const protocol = yield* RpcServer.makeProtocolSocketServer.pipe(
+    Effect.provideService(SocketServer.SocketServer, upgrades.server),
+    Effect.provide(RpcSerialization.layerSchemaBinary({ maxFrameSize: limits.messageBytes }))
+  )
+  yield* RpcServer.make(ServedRpcs, { disableFatalDefects: true }).pipe(
+    Effect.provideService(RpcServer.Protocol, protocol),
+    Effect.forkScoped
+  )
+  yield* router.add("GET", socketPath, gate.admitted("read", "websocket", upgrades.accept))
+})
+
+const overHttp = Effect.fnUntraced(function* (router: HttpRouter.HttpRouter, limits: Limits) {
+  const gate = yield* Gate
+  const answer = yield* RpcServer.toHttpEffect(ServedRpcs, { disableFatalDefects: true }).pipe(
+    Effect.provide(RpcSerialization.layerNdjsonWith({ maxBufferSize: limits.messageBytes * 2 }))
+  )
+  const bounded = Effect.provideService(answer, HttpIncomingMessage.MaxBodySize, bodyBytes(limits))
+  yield* router.add("POST", httpPath, gate.admitted("read", "http", bounded))
+})
+
+/** No page and no other name reaches any route, whoever added it. */
+const onlyOurs = (router: HttpRouter.HttpRouter) =>
+  Effect.flatMap(Gate, (gate) =>
+    router.addGlobalMiddleware((answer) =>
+      Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ headers }) => {
+        const refusal = gate.misled(headers)
+        return refusal === undefined ? answer : Effect.succeed(refuse(refusal))
+      })
+    )
+  )
+
+const ok = HttpServerResponse.text("ok\n")
+const notReady = HttpServerResponse.text("not ready\n", { status: 503 })
+
+const contract = ({ ready = Effect.succeed(true) }: ServerOptions, limits: Limits) =>
+  HttpRouter.use((router) =>
+    Effect.gen(function* () {
+      yield* onlyOurs(router)
+      yield* overSocket(router, limits)
+      yield* overHttp(router, limits)
+      // Anybody may ask these: the answers say nothing else.
+      yield* router.add("GET", "/health", ok)
+      yield* router.add(
+        "GET",
+        "/ready",
+        Effect.map(ready, (isReady) => (isReady ? ok : notReady))
+      )
+    })
+  )
+
+/**
+ * A route of a service's own, for {@link layer}: served to callers whose token
+ * allows at least `scope`, refused to all others.
+ */
+export const route = <E, R>(
+  method: "GET" | "POST" | "PUT" | "DELETE",
+  path: `/${string}`,
+  scope: AccessScope,
+  answer: Effect.Effect<HttpServerResponse.HttpServerResponse, E, R>
+) =>
+  HttpRouter.use((router) =>
+    Effect.flatMap(Gate, (gate) => router.add(method, path, gate.admitted(scope, "http", answer)))
+  )
+
+/**
+ * Serves a client of the contract, usually the handlers of this process, to
+ * callers that the authenticator recognises. `routes` adds to what is served:
+ * layers of {@link route} and of Effect's `HttpRouter`. A port that is taken is
+ * `BackendFailed`.
+ */
+export const layer = <E = never, R = never>(
+  options: ServerOptions = {},
+  routes: Layer.Layer<never, E, R> = Layer.empty
+) =>
+  Layer.unwrap(
+    Effect.sync(() => {
+      const limits = limitsOf(options.limits)
+      const door = makeDoor(limits)
+      const { host = "127.0.0.1", port = defaultPort } = options
+      const listening = NodeHttpServer.layer(() => door.server, {
+        host,
+        port,
+        gracefulShutdownTimeout: options.drain ?? "500 millis",
+        websocket: { maxPayload: limits.messageBytes, perMessageDeflate: false }
+      }).pipe(
+        Layer.catch(({ cause }) => {
+          const reason = cause instanceof Error ? cause.message : String(cause)
+          return Layer.effectContext(
+            Effect.fail(
+              new BackendFailed({ backend: "service", operation: "listen", reason, outcome: "not-started" })
+            )
+          )
+        })
+      )
+      const handlers = Layer.merge(Served.layer(options), Access.layer(limits))
+      const server = Layer.effect(
+        ServerAddress,
+        HttpServer.addressFormattedWith((url) => Effect.succeed({ url }))
+      )
+      const served = HttpRouter.serve(Layer.merge(contract(options, limits), routes), {
+        disableLogger: true,
+        disableListenLog: true
+      })
+      return Layer.merge(served, server).pipe(
+        Layer.provide(handlers),
+        Layer.provide(Layer.effect(Gate, makeGate(options, door))),
+        Layer.provide(listening)
+      )
+    })
+  )

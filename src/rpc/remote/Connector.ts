@@ -1,0 +1,56 @@
+/**
+ * The one link that calls share: made when it is needed and there is none, by
+ * one attempt for all who wait.
+ */
+import { Clock, Deferred, Effect, Exit, Scope } from "effect"
+import type { Link } from "./Carried.ts"
+import type { Lost, Refused } from "./Lost.ts"
+
+/** The least time between a failed attempt and the next, in milliseconds. */
+const pauseMillis = 50
+
+/** Gives the present link. Links are opened in the surrounding scope. */
+export const makeConnector = Effect.fnUntraced(function* (
+  open: Effect.Effect<Link, Lost | Refused, Scope.Scope>
+): Effect.fn.Return<Effect.Effect<Link, Lost | Refused>, never, Scope.Scope> {
+  // Its own, so that what is set up after it is closed before it, with links that still work.
+  const whole = yield* Scope.fork(yield* Effect.scope)
+  let present: { readonly link: Link; readonly scope: Scope.Closeable } | undefined
+  let pending: Deferred.Deferred<Link, Lost | Refused> | undefined
+  let failedAt: number | undefined
+
+  const pause = Effect.gen(function* () {
+    if (failedAt === undefined) return
+    const now = yield* Clock.currentTimeMillis
+    yield* Effect.sleep(Math.max(0, pauseMillis - (now - failedAt)))
+  })
+
+  const attempt = Effect.gen(function* () {
+    if (present !== undefined) yield* Scope.close(present.scope, Exit.void)
+    present = undefined
+    yield* pause
+    const scope = yield* Scope.fork(whole)
+    const link = yield* Scope.provide(open, scope).pipe(
+      Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
+    )
+    present = { link, scope }
+    return link
+  })
+
+  const settle = (waiting: Deferred.Deferred<Link, Lost | Refused>) =>
+    Effect.onExit(attempt, (exit) =>
+      Effect.gen(function* () {
+        failedAt = Exit.isSuccess(exit) ? undefined : yield* Clock.currentTimeMillis
+        pending = undefined
+        yield* Deferred.done(waiting, exit)
+      })
+    )
+
+  return Effect.suspend(() => {
+    if (present?.link.isAlive()) return Effect.succeed(present.link)
+    if (pending !== undefined) return Deferred.await(pending)
+    const waiting = Deferred.makeUnsafe<Link, Lost | Refused>()
+    pending = waiting
+    return Effect.andThen(Effect.forkIn(settle(waiting), whole), Deferred.await(waiting))
+  })
+})

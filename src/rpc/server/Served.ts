@@ -1,0 +1,70 @@
+/**
+ * The contract's handlers as remote callers get them: what only a program on
+ * this machine may ask is refused, and streams are made for connections.
+ */
+import { posix } from "node:path"
+import { Effect, Stream } from "effect"
+import { InvalidArgument, PolicyDenied } from "../../domain/Errors.ts"
+import { resolveSpec } from "../../domain/Sandbox.ts"
+import { SandboxClient } from "../../services/SandboxClient.ts"
+import { ServedRpcs } from "../ServedRpcs.ts"
+import { ahead } from "./Ahead.ts"
+import { asAttached, makeReaders } from "./Readers.ts"
+import { limitsOf, type ServerOptions } from "./Settings.ts"
+
+/** How far a file is read ahead of its reader, in bytes. */
+const aheadBytes = 256 * 1024
+const hostPrefix = "dir:"
+
+/** Whether a path is a directory of the list, or below one; by its name alone. */
+const isBelow = (path: string, roots: ReadonlyArray<string>): boolean =>
+  roots.some((root) => {
+    const relative = posix.relative(posix.normalize(root), path)
+    return !relative.startsWith("..") && !posix.isAbsolute(relative)
+  })
+
+/** Whether remote callers may have an image. */
+const checkImage = (
+  image: string,
+  { host = false, roots = [] }: NonNullable<ServerOptions["images"]>
+): Effect.Effect<void, PolicyDenied> => {
+  const deny = (reason: string) => Effect.fail(new PolicyDenied({ policy: "images", reason }))
+  if (image === "host") {
+    return host ? Effect.void : deny("this service does not offer the image host: name another")
+  }
+  if (!image.startsWith(hostPrefix)) return Effect.void
+  const path = image.slice(hostPrefix.length)
+  return path === posix.normalize(path) && isBelow(path, roots)
+    ? Effect.void
+    : deny("this service lists no directory above it")
+}
+
+/** The handlers, over any client of the contract. */
+export const layer = (options: ServerOptions) =>
+  ServedRpcs.toLayer(
+    Effect.gen(function* () {
+      const client = yield* SandboxClient
+      const readers = yield* makeReaders(limitsOf(options.limits))
+      return ServedRpcs.of({
+        ...client,
+        CreateSandbox: (payload) =>
+          Effect.gen(function* () {
+            if (!payload.detached && payload.lease === undefined) {
+              const reason =
+                "a sandbox that is not detached needs a lease: nothing else tells when its caller is gone"
+              return yield* new InvalidArgument({ field: "lease", reason })
+            }
+            yield* checkImage(resolveSpec(payload.request).image, options.images ?? {})
+            return yield* client.CreateSandbox(payload)
+          }),
+        RunProcess: (payload) =>
+          readers.read(
+            { sandboxId: payload.sandboxId, processId: payload.process.processId, attach: payload.attach },
+            client.RunProcess(payload)
+          ),
+        AttachProcess: (payload) =>
+          Stream.mapError(readers.read(payload, client.AttachProcess(payload)), asAttached),
+        ReadFile: (payload) => ahead(client.ReadFile(payload), (piece) => piece.byteLength, aheadBytes)
+      })
+    })
+  )

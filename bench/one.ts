@@ -4,7 +4,7 @@
  * the heap, the threads or the garbage of another.
  */
 import { NodeRuntime } from "@effect/platform-node"
-import { Effect, Logger, References, Schema } from "effect"
+import { Cause, Effect, Logger, References, Schema } from "effect"
 import { isMeasurementId, measurements } from "./measurements.ts"
 import { Row } from "./shared/Measurement.ts"
 
@@ -24,7 +24,9 @@ const program = Effect.gen(function* () {
 })
 
 program.pipe(
+  // Standard output is for the figures alone.
+  Effect.tapCause((cause) => Effect.sync(() => process.stderr.write(Cause.pretty(cause)))),
   Effect.provideService(Logger.LogToStderr, true),
   Effect.provideService(References.MinimumLogLevel, "Warn"),
-  NodeRuntime.runMain
+  NodeRuntime.runMain({ disableErrorReporting: true })
 )

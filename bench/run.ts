@@ -96,8 +96,10 @@ const keep = (results: Results): void => {
 
 const program = Effect.gen(function* () {
   const chosen = options.only?.split(",") ?? ids
-  if (options.help || !chosen.every(isMeasurementId)) {
+  const countable = options.runs === undefined || /^[1-9]\d*$/.test(options.runs)
+  if (options.help || !countable || !chosen.every(isMeasurementId)) {
     yield* say(usage)
+    process.exitCode = options.help ? 0 : 2
     return
   }
   const before = inventory()

@@ -90,6 +90,7 @@ const measureAll = Effect.fnUntraced(function* (chosen: ReadonlyArray<Measuremen
 
 const keep = (results: Results): void => {
   const raw = `results/${results.date.slice(0, 16).replace(":", "")}Z.json`
+  mkdirSync(file("results"), { recursive: true })
   writeFileSync(file(raw), `${JSON.stringify(results)}\n`)
   writeFileSync(file("RESULTS.md"), document(results, raw))
 }

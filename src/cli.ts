@@ -6,12 +6,19 @@
  */
 import { readFileSync } from "node:fs"
 import * as NodeServices from "@effect/platform-node/NodeServices"
-import { Cause, Effect, Exit, Layer, Logger, References, Runtime, Schema } from "effect"
+import { Cause, Effect, Exit, Layer, Logger, Option, type Path, References, Runtime, Schema } from "effect"
 import { CliConfig, CliError, CliOutput, Command, GlobalFlag } from "effect/cli"
 import { makeDoctorCommand } from "./cli/Doctor.ts"
 import { describe, ownFailureCode, toLine } from "./cli/Failure.ts"
+import { endWith } from "./cli/Perform.ts"
 import * as Presenter from "./cli/Presenter.ts"
-import { type BackendName, defaultBackend, makeRunCommand, requestOf } from "./cli/RunCommand.ts"
+import {
+  type BackendName,
+  defaultBackend,
+  makeRunCommand,
+  type RunOptions,
+  requestOf
+} from "./cli/RunCommand.ts"
 import { ignoreStreamErrors, write } from "./cli/Stdio.ts"
 import { isInteractive } from "./cli/Terminal.ts"
 
@@ -26,15 +33,22 @@ const loadBackend = (name: BackendName) => {
   }
 }
 
-const endWith = (exitCode: number) =>
-  Effect.sync(() => {
-    process.exitCode = exitCode
-  })
+/** A backend of this command's own where one is named, or where there is no service. */
+const whereToRun = Effect.fnUntraced(function* (options: RunOptions) {
+  if (Option.isSome(options.backend)) return yield* loadBackend(options.backend.value)
+  const { findService, remote } = yield* Effect.promise(() => import("./cli/Connect.ts"))
+  const service = yield* findService(options)
+  return yield* service === undefined ? loadBackend(defaultBackend) : remote(service)
+})
 
 const run = makeRunCommand((options) =>
-  Effect.promise(() => import("./cli/Run.ts")).pipe(
-    Effect.flatMap(({ run }) => run(requestOf(options, isInteractive()), loadBackend(options.backend))),
-    Effect.flatMap(endWith)
+  Effect.flatMap(Effect.context<Path.Path>(), (context) =>
+    Effect.promise(() => import("./cli/Run.ts")).pipe(
+      Effect.flatMap(({ run }) =>
+        run(requestOf(options, isInteractive()), Effect.provideContext(whereToRun(options), context))
+      ),
+      Effect.flatMap(endWith)
+    )
   )
 )
 
@@ -50,12 +64,25 @@ const doctor = makeDoctorCommand(
   endWith
 )
 
-const fiberbox = Command.make("fiberbox").pipe(
-  Command.withDescription("Run untrusted code in sandboxes"),
-  Command.withSubcommands([run, doctor])
-)
-
 const args = process.argv.slice(2)
+
+const description = `Run untrusted code in sandboxes
+
+\`run\` makes a sandbox for one command. The others work on sandboxes that stay, those of the service that
+--url or FIBERBOX_URL names (its token: --token or FIBERBOX_TOKEN); else of the one you run on this machine
+with \`fiberbox serve\`, found by itself; else, without any service, your own on this machine: they stay
+between commands, one command at a time can use them, and time limits act only while one runs.
+
+For completions put \`eval "$(fiberbox --completions bash)"\` into ~/.bashrc, the same with zsh into ~/.zshrc;
+\`fiberbox --completions fish > ~/.config/fish/completions/fiberbox.fish\`.`
+
+/** A fresh sandbox for one command is to be quick: then the other commands are not even loaded. */
+const others = args[0] === "run" ? [] : (await import("./cli/Commands.ts")).sandboxCommands
+
+const fiberbox = Command.make("fiberbox").pipe(
+  Command.withDescription(description),
+  Command.withSubcommands([run, ...others, doctor])
+)
 
 const main = Command.runWith(fiberbox, { version })(args).pipe(
   // What was wrong with the arguments has been told by the presenter.

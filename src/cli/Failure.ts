@@ -2,7 +2,7 @@
  * What the command line says when it could not do what was asked: one line of
  * what is wrong, what to do about it, and an exit code.
  */
-import { Cause, Schema } from "effect"
+import { Cause, Data, Schema } from "effect"
 import { SandboxError } from "../domain/Errors.ts"
 import { type RunEvent, timedOutCode } from "./RunEvent.ts"
 
@@ -24,13 +24,21 @@ const hintOf = (error: SandboxError): string | undefined => {
     case "SandboxFailed":
       return doctor
     case "NotFound":
-      return error.kind === "image" ? "use --image host, or --image dir:/absolute/path" : undefined
+      return notFoundHint[error.kind]
+    case "InvalidState":
+      return stateHint[error.status]
+    case "Authentication":
+      return "--token or FIBERBOX_TOKEN is the token; `fiberbox keys mint` makes one"
+    case "Connection":
+      return error.outcome === "not-started" ? "does the service run? `fiberbox serve` starts one" : undefined
     case "SpawnFailed":
       return spawnHint[error.reason]
     case "Timeout":
       return error.limit === "command" ? "--timeout sets the limit" : doctor
     case "InvalidArgument":
-      return "`fiberbox run --help` lists the options"
+      return error.field === "url"
+        ? "such as http://127.0.0.1:7777"
+        : "--help after the command lists its options"
     case "ResourceExhausted":
       return "free some of it or try again later"
     case "Conflict":
@@ -38,6 +46,20 @@ const hintOf = (error: SandboxError): string | undefined => {
     default:
       return undefined
   }
+}
+
+const notFoundHint: Partial<Record<string, string>> = {
+  image: "use --image host, or --image dir:/absolute/path",
+  sandbox: "`fiberbox ls` lists them",
+  process: "`fiberbox ps SANDBOX` lists them",
+  key: "`fiberbox keys ls` lists them"
+}
+
+const stateHint: Partial<Record<string, string>> = {
+  stopped: "`fiberbox start` starts it",
+  failed: "`fiberbox start` starts it again, `fiberbox info` tells why it failed",
+  paused: "`fiberbox resume` lets it go on",
+  killed: "it is gone for good; `fiberbox create` makes another"
 }
 
 const spawnHint: Partial<Record<string, string>> = {
@@ -93,9 +115,13 @@ const describeError = (error: SandboxError): Failure => {
   }
 }
 
+/** A command that does not do what was asked, for a reason of the command line's own. */
+export class Refused extends Data.TaggedError("Refused")<{ readonly failure: Failure }> {}
+
 /** What is to be said of the reason a command ended. */
 export const describe = (cause: Cause.Cause<unknown>): Failure => {
   const error = Cause.squash(cause)
+  if (error instanceof Refused) return error.failure
   if (isSandboxError(error)) return describeError(error)
   return {
     event: "error",
@@ -131,6 +157,10 @@ export const usage = (message: string, hint: string): Failure => ({
   exitCode: ownFailureCode,
   details: {}
 })
+
+/** A command that is not carried out as it was asked for; nothing has happened. */
+export const refuse = (message: string, hint: string): Refused =>
+  new Refused({ failure: usage(message, hint) })
 
 /** Text that may come from inside a sandbox, so that it cannot steer the terminal it is shown on or fake a line. */
 export const printable = (text: string): string =>

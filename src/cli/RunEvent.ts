@@ -8,9 +8,9 @@
 import { Schema } from "effect"
 import { IsolationLevel } from "../domain/Capability.ts"
 import { Outcome } from "../domain/Errors.ts"
-import { SandboxId } from "../domain/Ids.ts"
+import { ProcessId, SandboxId } from "../domain/Ids.ts"
 import type { ProcessEvent } from "../domain/Process.ts"
-import { exitCodeOf } from "../domain/Process.ts"
+import { Cursor, exitCodeOf } from "../domain/Process.ts"
 import { Timestamp } from "../domain/Sandbox.ts"
 
 const Output = { event: Schema.tag("output"), stream: Schema.Literals(["stdout", "stderr"]), at: Timestamp }
@@ -45,6 +45,13 @@ export const RunEvent = Schema.Union([
     /** Whether `--timeout` ended it. */
     timedOut: Schema.Boolean,
     at: Timestamp
+  }),
+  /** fiberbox let go of the program, which goes on; `cursor` is where to attach again without missing a byte. */
+  Schema.Struct({
+    event: Schema.tag("detached"),
+    sandboxId: SandboxId,
+    processId: ProcessId,
+    cursor: Cursor
   }),
   /** fiberbox could not do what was asked. `error` is the tag of the error; `details` are its own members. */
   Schema.Struct({

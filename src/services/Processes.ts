@@ -108,8 +108,15 @@ export interface CommandApi {
 export interface PtyApi {
   /** Opens a terminal and runs a program on it; by default a login shell. */
   readonly open: (
-    options: ProcessOptions & { readonly size: PtySize; readonly argv?: Argv }
+    options: ProcessOptions & {
+      readonly size: PtySize
+      readonly argv?: Argv
+      /** Whether it stays when this program is gone, until it ends or is killed; default: it ends too. */
+      readonly background?: boolean | undefined
+    }
   ) => Effect.Effect<Pty, StartError>
+  /** A handle on a process of the present machine that runs, or ran, on a terminal. */
+  readonly connect: (processId: string) => Effect.Effect<Pty, MachineOperationError | InvalidResponse>
 }
 
 const decodeSpec = decodeInput(ProcessSpec, "process")
@@ -218,6 +225,14 @@ export const makeProcesses = (
     return makeProcess(client, sandboxId, yield* client.StartProcess({ sandboxId, process: spec }))
   })
 
+  const refOf = Effect.fnUntraced(function* (id: string) {
+    const processId = yield* decodeProcessId(id)
+    const first = yield* Stream.runHead(client.AttachProcess({ sandboxId, processId, attach: {} }))
+    return first._tag === "Some" && first.value._tag === "Started"
+      ? { ...first.value, processId }
+      : yield* new InvalidResponse({ reason: "a process's events did not begin with its start" })
+  })
+
   const stream = (argv: ReadonlyArray<string>, options: RunOptions) =>
     Stream.unwrap(Effect.map(runSpecOf(argv, options), (spec) => events(spec, options)))
 
@@ -228,13 +243,9 @@ export const makeProcesses = (
       start: Effect.fn("Sandbox.process.start")((argv: Argv, options: StartOptions = {}) =>
         start(argv, options)
       ),
-      connect: Effect.fn("Sandbox.process.connect")(function* (id: string) {
-        const processId = yield* decodeProcessId(id)
-        const first = yield* Stream.runHead(client.AttachProcess({ sandboxId, processId, attach: {} }))
-        return first._tag === "Some" && first.value._tag === "Started"
-          ? makeProcess(client, sandboxId, { ...first.value, processId })
-          : yield* new InvalidResponse({ reason: "a process's events did not begin with its start" })
-      }),
+      connect: Effect.fn("Sandbox.process.connect")((id: string) =>
+        Effect.map(refOf(id), (ref) => makeProcess(client, sandboxId, ref))
+      ),
       list: client.ListProcesses({ sandboxId })
     },
     commands: {
@@ -247,10 +258,19 @@ export const makeProcesses = (
       )
     },
     pty: {
-      open: Effect.fn("Sandbox.pty.open")(function* ({ size, argv = ["/bin/sh", "-l"], ...options }) {
-        const spec = yield* specOf(argv, options, { stdin: true, pty: yield* decodeSize(size), lease })
+      open: Effect.fn("Sandbox.pty.open")(function* ({
+        size,
+        argv = ["/bin/sh", "-l"],
+        background,
+        ...options
+      }) {
+        const held = background === true ? {} : { lease }
+        const spec = yield* specOf(argv, options, { stdin: true, pty: yield* decodeSize(size), ...held })
         return makePty(client, sandboxId, yield* client.StartProcess({ sandboxId, process: spec }))
-      })
+      }),
+      connect: Effect.fn("Sandbox.pty.connect")((id: string) =>
+        Effect.map(refOf(id), (ref) => makePty(client, sandboxId, ref))
+      )
     }
   }
 }

@@ -1,0 +1,31 @@
+/**
+ * All commands but `run` and `doctor`, in the order in which help lists them.
+ */
+import { attach, logs, ps } from "./Attach.ts"
+import { create } from "./Create.ts"
+import { events } from "./Events.ts"
+import { exec } from "./Exec.ts"
+import { kill, pause, restart, resume, start, stop } from "./Life.ts"
+import { info, ls } from "./List.ts"
+import { shell } from "./Shell.ts"
+import { ttl } from "./Ttl.ts"
+
+/** What works on sandboxes that stay. */
+export const sandboxCommands = [
+  create,
+  ls,
+  info,
+  exec,
+  shell,
+  ps,
+  attach,
+  logs,
+  events,
+  start,
+  stop,
+  restart,
+  pause,
+  resume,
+  ttl,
+  kill
+] as const

@@ -14,6 +14,7 @@ import {
   NotFound,
   PolicyDenied
 } from "../domain/Errors.ts"
+import { Watched } from "./Watched.ts"
 
 const common = [Authentication, BackendFailed, Connection, InvalidArgument, NotFound, PolicyDenied] as const
 
@@ -42,3 +43,9 @@ const FollowAudit = Rpc.make("FollowAudit", {
 
 /** Keys and audit of a service. */
 export class AdminRpcs extends RpcGroup.make(ListKeys, MintKey, RevokeKey, FollowAudit) {}
+
+/** The group as it is served, over plain HTTP at {@link adminPath}. */
+export class ServedAdminRpcs extends AdminRpcs.middleware(Watched) {}
+
+/** Where it is served: POST, one JSON document a line. */
+export const adminPath = "/rpc/admin"

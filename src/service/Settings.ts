@@ -20,11 +20,13 @@ export interface ServiceSettings {
   readonly allowedOrigins?: ReadonlyArray<string> | undefined
   /** Where machines run; default `container`. */
   readonly backend?: "container" | "memory" | undefined
-  /** The state directory of a service that goes on where the last one ended; without one all ends with it. */
+  /** The state directory, where the next service goes on where this one ended; default `service` in the base directory. */
   readonly stateDir?: string | undefined
+  /** Whether everything ends with the service: it has no state directory then. Default no. */
+  readonly ephemeral?: boolean | undefined
   /** What the instances of this computer and user share. */
   readonly baseDir?: string | undefined
-  /** What becomes of detached sandboxes when the service ends. Default: `leave` with a state directory, else `kill`. */
+  /** What becomes of detached sandboxes when the service ends. Default `leave`; an ephemeral one kills. */
   readonly onClose?: OnClose | undefined
   /** How long a service that ends waits for calls under way, in milliseconds; default 10,000. */
   readonly drainMillis?: number | undefined
@@ -104,6 +106,7 @@ export const settings: Config.Config<ServiceSettings> = Config.all({
   allowedOrigins: list("FIBERBOX_ALLOWED_ORIGINS", ","),
   backend: oneOf(["container", "memory"], "FIBERBOX_BACKEND"),
   stateDir: text("FIBERBOX_STATE_DIR"),
+  ephemeral: flag("FIBERBOX_EPHEMERAL"),
   baseDir: text("FIBERBOX_BASE_DIR"),
   onClose: oneOf(["leave", "kill"], "FIBERBOX_ON_CLOSE"),
   drainMillis: duration("FIBERBOX_DRAIN"),
@@ -113,7 +116,7 @@ export const settings: Config.Config<ServiceSettings> = Config.all({
   localToken: flag("FIBERBOX_LOCAL_TOKEN"),
   perOwner: quota("FIBERBOX_OWNER_MAX"),
   total: quota("FIBERBOX_MAX"),
-  log: oneOf(["pretty", "logfmt", "json"], "FIBERBOX_LOG"),
+  log: oneOf(["pretty", "logfmt", "json", "none"], "FIBERBOX_LOG"),
   publicMetrics: flag("FIBERBOX_PUBLIC_METRICS")
 })
 

@@ -83,13 +83,16 @@ export const refusedTokens = counter(
 /** Sandboxes refused by a quota. */
 export const quotaRefusals = counter("fiberbox_quota_refusals_total", "Sandboxes refused by a quota")
 
+/** Of killed ones only a memory is left. */
+const present = Status.literals.filter((status) => status !== "killed")
+
 const sandboxes = family((status) =>
   Metric.gauge("fiberbox_sandboxes", { description: "Sandboxes by status", attributes: { status } })
 )
 
 /** Sets how many sandboxes there are of each status. */
 export const setSandboxes = Effect.fnUntraced(function* (found: ReadonlyMap<string, number>) {
-  for (const status of Status.literals) yield* Metric.update(sandboxes(status), found.get(status) ?? 0)
+  for (const status of present) yield* Metric.update(sandboxes(status), found.get(status) ?? 0)
 })
 
 const memory = family((kind) =>

@@ -32,8 +32,8 @@ const services = Layer.merge(
   RpcSerialization.layerNdjsonWith({ maxBufferSize: maxLineLength })
 )
 
-/** An answer that is no answer to a call, with what it says. */
-const checked = (
+/** Fails where an answer is no answer to a call, with what it says. */
+export const checked = (
   response: HttpClientResponse.HttpClientResponse
 ): Effect.Effect<HttpClientResponse.HttpClientResponse, HttpClientError.HttpClientError> =>
   response.status === 200
@@ -103,7 +103,8 @@ const codeOf = (cause: unknown): string | undefined => {
   return "cause" in cause ? codeOf(cause.cause) : undefined
 }
 
-const lost = (error: RpcClientError.RpcClientError): Lost | Refused => {
+/** What a broken request means. */
+export const lost = (error: RpcClientError.RpcClientError): Lost | Refused => {
   const cause = error.reason._tag === "HttpError" ? error.reason.cause : undefined
   if (cause instanceof HttpClientError.StatusCodeError) {
     return refusalOf(cause.response.status, cause.description ?? "")

@@ -1,0 +1,40 @@
+/**
+ * Traces, metrics and logs to whatever collects them, by the OpenTelemetry
+ * protocol over HTTP and the variables that its specification names
+ * (https://opentelemetry.io/docs/specs/otel/protocol/exporter/): nothing is sent unless
+ * `OTEL_EXPORTER_OTLP_ENDPOINT` (or that of one signal) is set.
+ */
+import { Config, Effect, Layer, References } from "effect"
+import { FetchHttpClient } from "effect/http"
+import { Otlp, OtlpSerialization } from "effect/observability"
+import { isTraced } from "../../services/Tracing.ts"
+
+/** Protobuf unless `OTEL_EXPORTER_OTLP_PROTOCOL` says `http/json`; gRPC is not spoken. */
+const serialization = Layer.unwrap(
+  Effect.map(
+    Effect.orElseSucceed(
+      Config.withDefault(
+        Config.Literals(["http/protobuf", "http/json"], "OTEL_EXPORTER_OTLP_PROTOCOL"),
+        "http/protobuf"
+      ),
+      () => "http/protobuf" as const
+    ),
+    (protocol) => (protocol === "http/json" ? OtlpSerialization.layerJson : OtlpSerialization.layerProtobuf)
+  )
+)
+
+const exporters = (version: string) =>
+  Otlp.layerFromConfig({
+    resource: { serviceName: "fiberbox", serviceVersion: version },
+    loggerMergeWithExisting: true
+  }).pipe(Layer.provide([FetchHttpClient.layer, serialization]))
+
+/** Nobody would see them: then no span is made at all. */
+const withoutSpans = Layer.unwrap(
+  Effect.withFiber((fiber) =>
+    Effect.succeed(isTraced(fiber) ? Layer.empty : Layer.succeed(References.TracerEnabled, false))
+  )
+)
+
+/** The exporters that the environment asks for, for what is built on this layer. `version` is the service's own. */
+export const layer = (version: string) => Layer.provideMerge(withoutSpans, exporters(version))

@@ -1,0 +1,206 @@
+/**
+ * A whole service: sandboxes on this computer, served to other programs.
+ *
+ * ```ts
+ * Layer.launch(Service.layer({ port: 7777 })).pipe(NodeRuntime.runMain)
+ * Layer.launch(Service.layerConfig).pipe(NodeRuntime.runMain) // from the environment
+ * ```
+ *
+ * It begins by bringing into line what the last one left, then listens, and
+ * announces itself to the command line of the same user. When it ends it takes
+ * no more calls, waits for those under way, and leaves detached sandboxes
+ * running or kills all, as it is set up.
+ */
+import { readFileSync } from "node:fs"
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import { Context, Effect, Layer, Metric, Path, type Redacted, Schema } from "effect"
+import { Digest, SecureRandom } from "effect/crypto"
+import type { Failure as ContainerFailure } from "./container.ts"
+import * as TokenAuthenticator from "./layers/auth/TokenAuthenticator.ts"
+import * as AgentConnector from "./layers/container/AgentConnector.ts"
+import * as ContainerBackend from "./layers/container/ContainerBackend.ts"
+import * as DirectoryInstance from "./layers/instance/DirectoryInstance.ts"
+import * as MemoryBackend from "./layers/memory/MemoryBackend.ts"
+import * as MemorySandboxStore from "./layers/memory/MemorySandboxStore.ts"
+import * as Logs from "./layers/observability/Logs.ts"
+import { metricsAnswer, metricsPath, publicRoute } from "./layers/observability/MetricsRoute.ts"
+import * as Telemetry from "./layers/observability/Telemetry.ts"
+import * as Database from "./layers/sql/Database.ts"
+import * as SqlAuditStore from "./layers/sql/SqlAuditStore.ts"
+import * as SqlKeyStore from "./layers/sql/SqlKeyStore.ts"
+import * as SqlSandboxStore from "./layers/sql/SqlSandboxStore.ts"
+import * as AdminHandlers from "./rpc/AdminHandlers.ts"
+import * as InProcess from "./rpc/InProcess.ts"
+import * as Server from "./rpc/Server.ts"
+import { announce } from "./service/Announcement.ts"
+import { localToken } from "./service/LocalToken.ts"
+import {
+  defaultDrainMillis,
+  defaultHost,
+  defaultPort,
+  settings as fromEnvironment,
+  offersHostImage,
+  type ServiceSettings
+} from "./service/Settings.ts"
+import { Audit } from "./services/Audit.ts"
+import { Calls } from "./services/Calls.ts"
+import { Health } from "./services/Health.ts"
+import { Instance } from "./services/Instance.ts"
+import { Keys } from "./services/Keys.ts"
+import { Quotas } from "./services/Quotas.ts"
+import { selfContained } from "./services/selfContained.ts"
+
+export { find } from "./service/Announcement.ts"
+export { type ServiceSettings, settings } from "./service/Settings.ts"
+
+/** Why a service does not start: also a port that is taken, a secret that is too short. */
+export type Failure = ContainerFailure
+
+/** A service that runs. */
+export class RunningService extends Context.Service<
+  RunningService,
+  {
+    /** Where it listens: `http://host:port`. */
+    readonly url: string
+    /** The token of its own user, if it has one. */
+    readonly token: Redacted.Redacted<string> | undefined
+    /** Absolute path of what it keeps. */
+    readonly stateDir: string
+  }
+>()("fiberbox/service/RunningService") {}
+
+/** The token of the service's own user. */
+class OwnToken extends Context.Service<OwnToken, Redacted.Redacted<string> | undefined>()(
+  "fiberbox/service/OwnToken"
+) {}
+
+const Package = Schema.fromJsonString(Schema.Struct({ version: Schema.String }))
+const version = Effect.sync(
+  () =>
+    Schema.decodeUnknownSync(Package)(readFileSync(new URL("../package.json", import.meta.url), "utf8"))
+      .version
+)
+
+/** The state directory: without a choice, the one of this user's service on this computer. */
+const instance = ({ baseDir, ephemeral, stateDir }: ServiceSettings) =>
+  Layer.unwrap(
+    Effect.gen(function* () {
+      const path = yield* Path.Path
+      const base = path.resolve(baseDir ?? (yield* DirectoryInstance.defaultBaseDir))
+      const chosen = ephemeral === true ? undefined : (stateDir ?? path.join(base, "service"))
+      return DirectoryInstance.layer({ baseDir: base, stateDir: chosen })
+    })
+  )
+
+/** Where machines run, and where they are recorded. Machines in memory end with the program, and so do their records. */
+const sandboxes = (settings: ServiceSettings) =>
+  settings.backend === "memory"
+    ? Layer.merge(MemoryBackend.layer(), MemorySandboxStore.layer)
+    : Layer.merge(
+        ContainerBackend.layer({
+          hostImage: offersHostImage(settings),
+          directoryImages: settings.imageRoots ?? []
+        }).pipe(Layer.provide(AgentConnector.layer)),
+        SqlSandboxStore.layer
+      )
+
+/** What all parts stand on. */
+const ground = (settings: ServiceSettings) =>
+  Layer.mergeAll(sandboxes(settings), SqlKeyStore.layer, SqlAuditStore.layer, Database.probe).pipe(
+    Layer.provideMerge(Database.layerInstance),
+    Layer.provideMerge(instance(settings)),
+    Layer.provideMerge(Layer.merge(SecureRandom.layerWebCrypto, Digest.layerWebCrypto)),
+    Layer.provideMerge(NodeServices.layer)
+  )
+
+const ownToken = ({ localToken: wanted = true }: ServiceSettings) =>
+  Layer.effect(OwnToken, wanted ? localToken : Effect.succeed(undefined))
+
+const authenticator = ({ jwt }: ServiceSettings) =>
+  Layer.unwrap(Effect.map(OwnToken, (localToken) => TokenAuthenticator.layer({ jwt, localToken })))
+
+/** Who may come in, how much they may take, and what is noted of it. */
+const house = (settings: ServiceSettings) =>
+  Layer.mergeAll(
+    authenticator(settings).pipe(Layer.provideMerge(Layer.merge(Keys.layer, ownToken(settings)))),
+    Calls.layer.pipe(Layer.provideMerge(Audit.layer)),
+    Layer.succeed(Quotas, { perOwner: settings.perOwner ?? {}, service: settings.total ?? {} })
+  )
+
+/** Detached sandboxes of a service that keeps its state go on without it. */
+const actors = (settings: ServiceSettings) =>
+  Layer.unwrap(
+    Effect.map(Instance, ({ ephemeral }) => {
+      const canLeave = settings.backend !== "memory" && !ephemeral
+      return InProcess.actors({ onClose: canLeave ? (settings.onClose ?? "leave") : "kill" })
+    })
+  )
+
+const metricsRoute = ({ publicMetrics }: ServiceSettings) =>
+  publicMetrics === true
+    ? publicRoute
+    : Layer.unwrap(Effect.map(metricsAnswer, (answer) => Server.route("GET", metricsPath, "read", answer)))
+
+const server = (settings: ServiceSettings) =>
+  Layer.unwrap(
+    Effect.map(Health, ({ readiness }) =>
+      Server.layer(
+        {
+          host: settings.host ?? defaultHost,
+          port: settings.port ?? defaultPort,
+          hosts: settings.allowedHosts,
+          origins: settings.allowedOrigins,
+          images: { host: offersHostImage(settings), roots: settings.imageRoots },
+          ready: Effect.map(readiness, ({ ready }) => ready)
+        },
+        Layer.merge(AdminHandlers.route, metricsRoute(settings))
+      )
+    )
+  )
+
+/** Says where the service is, and sees to its end: first it is not found any more, then it takes no more calls. */
+const doorkeeper = ({ drainMillis = defaultDrainMillis }: ServiceSettings) =>
+  Layer.effect(
+    RunningService,
+    Effect.gen(function* () {
+      const { url } = yield* Server.ServerAddress
+      const calls = yield* Calls
+      const token = yield* OwnToken
+      const { baseDir, stateDir } = yield* Instance
+      yield* Effect.addFinalizer(() =>
+        Effect.gen(function* () {
+          const running = calls.running()
+          if (running > 0) yield* Effect.logInfo(`waiting for ${running} calls`)
+          const done = yield* calls.drain(drainMillis)
+          if (!done) yield* Effect.logWarning(`${calls.running()} calls are cut off after ${drainMillis} ms`)
+        })
+      )
+      if (token !== undefined) yield* announce(baseDir, { url, token })
+      yield* Effect.logInfo("serving").pipe(Effect.annotateLogs({ url, stateDir }))
+      return { url, token, stateDir }
+    })
+  )
+
+/**
+ * A service, for as long as the layer lives. It has a log, metrics and traces of
+ * its own; the environment says where they are exported to.
+ */
+export const layer = (settings: ServiceSettings = {}): Layer.Layer<RunningService, Failure> =>
+  selfContained(
+    doorkeeper(settings).pipe(
+      Layer.provide(server(settings)),
+      Layer.provide(Health.layer),
+      Layer.provide(InProcess.client),
+      Layer.provide(actors(settings)),
+      Layer.provide(house(settings)),
+      Layer.provide(ground(settings)),
+      Layer.provide(Layer.unwrap(Effect.map(version, Telemetry.layer))),
+      Layer.provide(Layer.succeed(Metric.MetricRegistry, new Map())),
+      Layer.provide(Logs.layer(settings.log))
+    )
+  )
+
+/** A service with the settings of the environment; one that is wrong is a `ConfigError` that names it. */
+export const layerConfig = Layer.unwrap(Effect.map(fromEnvironment, layer))
+
+export * as Service from "./service.ts"

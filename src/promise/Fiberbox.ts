@@ -1,7 +1,7 @@
 /**
  * A place that runs sandboxes, opened and closed by hand.
  */
-import { Context, Effect, Exit, Layer, ManagedRuntime, Schema, Scope } from "effect"
+import { Context, Effect, Exit, Layer, Logger, ManagedRuntime, References, Schema, Scope } from "effect"
 import type { Options as ServiceOptions } from "../client.ts"
 import type { Options as ContainerOptions } from "../container.ts"
 import type { Options as MemoryOptions } from "../memory.ts"
@@ -45,6 +45,12 @@ const layerOf = (options: FiberboxOptions): Layer.Layer<Sandboxes, unknown> => {
   }
   return Layer.unwrap(Effect.andThen(decodeBackend(options), Effect.promise(load)))
 }
+
+/** The standard output of a program is its own; what it should know of goes to standard error. */
+const quiet = Layer.merge(
+  Logger.layer([Logger.withConsoleError(Logger.formatLogFmt)]),
+  Layer.succeed(References.MinimumLogLevel, "Warn")
+)
 
 /** The facade whose handles can be let go. */
 class Holder extends Context.Service<Holder, Sandboxes["Service"]>()("fiberbox/promise/Holder") {
@@ -96,7 +102,7 @@ export const openUntil = async (
 ): Promise<Fiberbox> => {
   const { signal, ...place } = options
   const runtime = ManagedRuntime.make(
-    Holder.layer.pipe(Layer.provide(layerOf(place)), Layer.provideMerge(layerIdle))
+    Holder.layer.pipe(Layer.provide(layerOf(place)), Layer.provideMerge(Layer.merge(layerIdle, quiet)))
   )
   let closing: Promise<void> | undefined
   const calls = makeCalls(runtime, () => closing !== undefined)

@@ -125,6 +125,19 @@ const examples: Readonly<
       "tries again while there is no room: compiled a program",
       "says what failed when the machine dies: SandboxFailed, may be tried again: false"
     ]
+  },
+  "10_promise": {
+    needs: "container",
+    prints: [
+      "printed hello",
+      'exit 7 after "half\\n", completed',
+      'first output begins with "line 0\\n"',
+      "given up: TimeoutError",
+      'sorted "one\\nthree\\ntwo\\n"',
+      'ended with {"_tag":"Exited","code":0}',
+      'said "hello ada\\nhello grace\\n"',
+      "left: 0"
+    ]
   }
 }
 

@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { setImmediate } from "node:timers/promises"
 import { assert } from "@effect/vitest"
 import type { Sandbox } from "../../src/promise.ts"
@@ -28,3 +31,9 @@ export const tree = "sleep 1000 & sleep 2000"
 /** Waits until {@link tree} runs besides the `before` processes that were there. */
 export const grown = (sandbox: Sandbox, before: number): Promise<void> =>
   eventually(async () => (await pids(sandbox)) >= before + 2)
+
+/** A directory that goes with its scope; short, as unix socket addresses are. */
+export const directory = () => {
+  const path = mkdtempSync(join(tmpdir(), "fb-"))
+  return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) }
+}

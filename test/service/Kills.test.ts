@@ -151,14 +151,6 @@ describe.runIf(canRun)("a service that is killed with SIGKILL again and again un
           torment,
           SandboxesClient.layer({ url: `http://127.0.0.1:${port}`, token: aliceToken, leaseTtl: "5 minutes" })
         )
-        console.log(
-          "STATS",
-          promised.length,
-          promised.filter((p) => p.kill === "no").length,
-          promised.filter((p) => p.kill === "done").length,
-          promised.filter((p) => p.kill === "asked").length,
-          yield* Ref.get(told)
-        )
         assert.isAbove(promised.length, 3)
         assert.deepStrictEqual(yield* remains(base), [])
       }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)),

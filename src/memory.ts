@@ -18,6 +18,7 @@ import type { SandboxStore } from "./services/SandboxStore.ts"
 import { selfContained } from "./services/selfContained.ts"
 
 export type { MemoryOptions as Options } from "./layers/memory/MemoryBackend.ts"
+export type { CommandContext, MemoryCommand as Command } from "./layers/memory/UserCommand.ts"
 export { MemoryFaults, MemoryWorld }
 
 /** Bytes from Effect's own random, so that a seeded program makes the same ids again. Not secret, and nothing here is. */

@@ -1,12 +1,9 @@
-import { spawn } from "node:child_process"
-import { once } from "node:events"
 import { readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
-import { fileURLToPath } from "node:url"
 import { afterEach, assert, describe, it, vi } from "@effect/vitest"
 import { Fiberbox, InvalidArgument, NotFound, Sandbox } from "../../src/promise.ts"
 import { canRunContainers } from "../cli/support.ts"
-import { directory, eventually, rejection } from "./support.ts"
+import { directory, eventually, own, rejection } from "./support.ts"
 
 const memory = { backend: "memory" } as const
 
@@ -118,19 +115,6 @@ describe("the statics", () => {
   })
 })
 
-/** Runs `owner.ts` with its instances below `base`, as far as it says `ready`. */
-const own = async (base: string, backend: string, ending: string) => {
-  const program = fileURLToPath(new URL("./owner.ts", import.meta.url))
-  const child = spawn(process.execPath, [program, backend, ending], {
-    env: { ...process.env, FIBERBOX_BASE_DIR: base, NODE_OPTIONS: "" },
-    stdio: ["ignore", "pipe", "inherit"]
-  })
-  const closed = once(child, "close")
-  const [said]: ReadonlyArray<unknown> = await once(child.stdout, "data")
-  assert.strictEqual(String(said), "ready\n")
-  return { child, closed }
-}
-
 /** The instances below a base directory. */
 const instances = (base: string) => readdirSync(join(base, "ephemeral"))
 
@@ -150,14 +134,13 @@ const processesOf = (instance: string) =>
 
 describe("a program that never lets its sandbox go", () => {
   it("ends by itself", async () => {
-    using base = directory()
-    const { closed } = await own(base.path, "memory", "forgets")
+    const { closed } = await own("memory", "forgets", {})
     assert.deepStrictEqual(await closed, [0, null])
   })
 
   it.runIf(canRunContainers)("ends by itself, and nothing of its container is left", async () => {
     using base = directory()
-    const { closed } = await own(base.path, "container", "forgets")
+    const { closed } = await own("container", "forgets", { FIBERBOX_BASE_DIR: base.path })
     const [instance = ""] = instances(base.path)
     assert.deepStrictEqual(await closed, [0, null])
     assert.deepStrictEqual(processesOf(instance), [])
@@ -170,7 +153,7 @@ describe("a program that never lets its sandbox go", () => {
       `and ${how} is followed by its container, and the next clears away the rest`,
       async () => {
         using base = directory()
-        const { child, closed } = await own(base.path, "container", ending)
+        const { child, closed } = await own("container", ending, { FIBERBOX_BASE_DIR: base.path })
         const [instance = ""] = instances(base.path)
         if (ending === "waits") {
           assert.isAbove(processesOf(instance).length, 3)

@@ -2,7 +2,7 @@
  * A program for tests: it makes a sandbox that runs something, says `ready`, and
  * ends as it is told, without ever letting the sandbox go.
  *
- *   owner.ts BACKEND forgets|waits|exits
+ *   owner.ts container|memory|service forgets|waits|exits
  */
 import { Fiberbox, Sandbox } from "../../src/promise.ts"
 
@@ -10,6 +10,7 @@ const [backend, ending] = process.argv.slice(2)
 
 const make = async () => {
   const ttl = { afterMillis: 3_600_000, action: "kill" } as const
+  if (backend === "service") return Sandbox.create({ ttl })
   if (backend === "memory") return Sandbox.create({ backend, ttl })
   if (ending === "forgets") return Sandbox.create({ backend: "container", ttl })
   const fiberbox = await Fiberbox.open({ backend: "container", orphanMillis: 1000 })

@@ -1,7 +1,10 @@
+import { spawn } from "node:child_process"
+import { once } from "node:events"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { setImmediate } from "node:timers/promises"
+import { fileURLToPath } from "node:url"
 import { assert } from "@effect/vitest"
 import type { Sandbox } from "../../src/promise.ts"
 
@@ -36,4 +39,17 @@ export const grown = (sandbox: Sandbox, before: number): Promise<void> =>
 export const directory = () => {
   const path = mkdtempSync(join(tmpdir(), "fb-"))
   return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) }
+}
+
+/** Runs `owner.ts` as far as it says `ready`. */
+export const own = async (backend: string, ending: string, env: Readonly<Record<string, string>>) => {
+  const program = fileURLToPath(new URL("./owner.ts", import.meta.url))
+  const child = spawn(process.execPath, [program, backend, ending], {
+    env: { ...process.env, ...env, NODE_OPTIONS: "" },
+    stdio: ["ignore", "pipe", "inherit"]
+  })
+  const closed = once(child, "close")
+  const [said]: ReadonlyArray<unknown> = await once(child.stdout, "data")
+  assert.strictEqual(String(said), "ready\n")
+  return { child, closed }
 }

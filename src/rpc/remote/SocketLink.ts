@@ -6,6 +6,7 @@ import * as NodeWS from "@effect/platform-node/NodeWS"
 import { type Duration, Effect, Layer, Redacted, Schedule, type Scope } from "effect"
 import { RpcClient, RpcClientError, RpcSerialization } from "effect/rpc"
 import { Socket } from "effect/socket"
+import { HoldsProcess } from "../../services/HoldsProcess.ts"
 import { maxRequestBytes, ServedRpcs } from "../ServedRpcs.ts"
 import { makeAcknowledgements, queued } from "./Acknowledgements.ts"
 import type { Link } from "./Carried.ts"
@@ -34,7 +35,10 @@ const notOpened = (cause: unknown) =>
   })
 
 /** Opens a WebSocket; a service that refuses says why. */
-const open = ({ url, token }: SocketLinkOptions): Effect.Effect<NodeWS.WebSocket, Lost | Refused> =>
+const open = (
+  { url, token }: SocketLinkOptions,
+  holdsProcess: boolean
+): Effect.Effect<NodeWS.WebSocket, Lost | Refused> =>
   Effect.callback((resume) => {
     const headers = token === undefined ? {} : { authorization: `Bearer ${Redacted.value(token)}` }
     const socket = new NodeWS.WebSocket(url, {
@@ -43,6 +47,7 @@ const open = ({ url, token }: SocketLinkOptions): Effect.Effect<NodeWS.WebSocket
       maxPayload: maxMessageBytes,
       perMessageDeflate: false
     })
+    if (!holdsProcess) socket.once("upgrade", (response) => response.socket.unref())
     socket.once("open", () => {
       // Nothing is read before the reader is there.
       socket.pause()
@@ -70,7 +75,7 @@ const serialization = RpcSerialization.layerSchemaBinary({ maxFrameSize: maxMess
 export const openSocketLink = Effect.fnUntraced(function* (
   options: SocketLinkOptions
 ): Effect.fn.Return<Link, Lost | Refused, Scope.Scope> {
-  const webSocket = yield* Effect.acquireRelease(open(options), (socket) =>
+  const webSocket = yield* Effect.acquireRelease(open(options, yield* HoldsProcess), (socket) =>
     Effect.sync(() => socket.close(1000))
   )
   let isAlive = true

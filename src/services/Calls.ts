@@ -95,9 +95,11 @@ const quiet: ReadonlySet<string> = new Set([
   "WriteStdin",
   "ResizePty",
   "WriteUpload",
-  "RenewLease",
   "EndLease"
 ])
+
+/** Calls that every client makes all the time, without anybody's wish: never in the audit. */
+const silent = "RenewLease"
 
 const startsProgram: ReadonlySet<string> = new Set(["RunProcess", "StartProcess"])
 
@@ -139,7 +141,7 @@ const make = Effect.gen(function* () {
             const durationMillis = Number(clock.currentTimeNanosUnsafe() - startedAt) / 1e6
             const outcome = outcomeOf(exit)
             count(operation, outcome, durationMillis / 1000, context)
-            if (outcome === "ok" && quiet.has(operation)) return
+            if (operation === silent || (outcome === "ok" && quiet.has(operation))) return
             audit.record(entryOf(caller, operation, payload, exit, { at, durationMillis, outcome }))
           })
         )

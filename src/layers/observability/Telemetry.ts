@@ -4,7 +4,7 @@
  * (https://opentelemetry.io/docs/specs/otel/protocol/exporter/): nothing is sent unless
  * `OTEL_EXPORTER_OTLP_ENDPOINT` (or that of one signal) is set.
  */
-import { Config, Effect, Layer, References } from "effect"
+import { Config, ConfigProvider, Effect, Layer, References } from "effect"
 import { FetchHttpClient } from "effect/http"
 import { Otlp, OtlpSerialization } from "effect/observability"
 import { isTraced } from "../../services/Tracing.ts"
@@ -23,11 +23,20 @@ const serialization = Layer.unwrap(
   )
 )
 
+/** All three signals are exported unless one is named otherwise: the specification's default. */
+const defaults = ConfigProvider.fromEnv({
+  env: { OTEL_TRACES_EXPORTER: "otlp", OTEL_METRICS_EXPORTER: "otlp", OTEL_LOGS_EXPORTER: "otlp" }
+})
+const withDefaults = Layer.effect(
+  ConfigProvider.ConfigProvider,
+  Effect.map(ConfigProvider.ConfigProvider, (given) => ConfigProvider.orElse(given, defaults))
+)
+
 const exporters = (version: string) =>
   Otlp.layerFromConfig({
     resource: { serviceName: "fiberbox", serviceVersion: version },
     loggerMergeWithExisting: true
-  }).pipe(Layer.provide([FetchHttpClient.layer, serialization]))
+  }).pipe(Layer.provide([FetchHttpClient.layer, serialization, withDefaults]))
 
 /** Nobody would see them: then no span is made at all. */
 const withoutSpans = Layer.unwrap(

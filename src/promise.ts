@@ -45,7 +45,8 @@ export type Sandbox = SandboxHandle
  * among the options) is opened at the first call and shared by all that name
  * the same one. It does not keep the program running, but while a call is
  * pending, and is closed 10 seconds after its last handle was let go, or when
- * the program has nothing left to do. {@link Fiberbox} is for programs that
- * want that in their own hands.
+ * the program has nothing left to do. A program that is killed, or calls
+ * `process.exit`, is followed by its containers within a minute (`orphanMillis`).
+ * {@link Fiberbox} is for programs that want all that in their own hands.
  */
 export const Sandbox: Statics = statics

@@ -20,7 +20,7 @@ export interface Place {
   readonly backend?: "container" | "memory" | undefined
   /** With containers: where detached sandboxes are kept for the next program. Without it everything ends with this one. */
   readonly stateDir?: string | undefined
-  /** Where a service listens, such as `http://127.0.0.1:7070`. */
+  /** Where a service listens, such as `http://127.0.0.1:7777`. */
   readonly url?: string | URL | undefined
   /** An API key of that service, or a signed token. */
   readonly token?: string | undefined

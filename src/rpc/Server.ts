@@ -20,6 +20,7 @@ import { RpcSerialization, RpcServer } from "effect/rpc"
 import { SocketServer } from "effect/socket"
 import { BackendFailed } from "../domain/Errors.ts"
 import type { AccessScope } from "../services/Authenticator.ts"
+import * as Binary from "./Binary.ts"
 import { httpPath, ServedRpcs, socketPath } from "./ServedRpcs.ts"
 import * as Access from "./server/Access.ts"
 import { makeDoor } from "./server/Door.ts"
@@ -52,7 +53,7 @@ const overSocket = Effect.fnUntraced(function* (router: HttpRouter.HttpRouter, l
   const upgrades = yield* makeUpgrades(limits)
   const protocol = yield* RpcServer.makeProtocolSocketServer.pipe(
     Effect.provideService(SocketServer.SocketServer, upgrades.server),
-    Effect.provide(RpcSerialization.layerSchemaBinary({ maxFrameSize: limits.messageBytes }))
+    Effect.provide(Binary.layer(limits.messageBytes))
   )
   yield* RpcServer.make(ServedRpcs, { disableFatalDefects: true }).pipe(
     Effect.provideService(RpcServer.Protocol, protocol),

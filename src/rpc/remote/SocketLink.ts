@@ -4,9 +4,10 @@
  */
 import * as NodeWS from "@effect/platform-node/NodeWS"
 import { type Duration, Effect, Layer, Redacted, Schedule, type Scope } from "effect"
-import { RpcClient, RpcClientError, RpcSerialization } from "effect/rpc"
+import { RpcClient, RpcClientError } from "effect/rpc"
 import { Socket } from "effect/socket"
 import { HoldsProcess } from "../../services/HoldsProcess.ts"
+import * as Binary from "../Binary.ts"
 import { maxRequestBytes, ServedRpcs } from "../ServedRpcs.ts"
 import { makeAcknowledgements, queued } from "./Acknowledgements.ts"
 import type { Link } from "./Carried.ts"
@@ -69,7 +70,7 @@ const open = (
     return Effect.sync(() => socket.terminate())
   })
 
-const serialization = RpcSerialization.layerSchemaBinary({ maxFrameSize: maxMessageBytes })
+const serialization = Binary.layer(maxMessageBytes)
 
 /** Connects. The link lives as long as the connection and the scope. */
 export const openSocketLink = Effect.fnUntraced(function* (

@@ -21,10 +21,7 @@ void *chan_open(size_t size, u32 id, u32 credit, const struct chan_ops *ops)
 		w_error(id, E_RESOURCES, ENOMEM, 0, "too many channels");
 		return NULL;
 	}
-	c->ops = ops;
-	c->id = id;
-	c->credit = credit;
-	c->next = chans;
+	*c = (struct chan){.next = chans, .ops = ops, .id = id, .credit = credit};
 	chans = c;
 	chan_count++;
 	return c;
@@ -37,6 +34,12 @@ void chan_close(struct chan *c)
 	c->dead = true;
 	if (c->ops->drop)
 		c->ops->drop(c);
+}
+
+void chan_close_all(void)
+{
+	for (struct chan *c = chans; c; c = c->next)
+		chan_close(c);
 }
 
 u32 chan_next_id(void)
@@ -61,20 +64,22 @@ static void rotate(struct chan **at)
 }
 
 /* A few rounds only, so that one long job does not hold up the loop. */
-void pump(void)
+bool pump(void)
 {
 	bool again = true;
 	for (int round = 0; again && round < ROUNDS; round++) {
 		again = false;
 		for (struct chan **at = &chans; *at; at = &(*at)->next) {
 			struct chan *c = *at;
-			if (!out_room())
-				return rotate(at); /* goes on when the host has read some */
+			if (!out_room()) {
+				rotate(at); /* goes on when the host has read some */
+				return false;
+			}
 			if (!c->dead && c->ops->pump && c->ops->pump(c) && !c->dead)
 				again = true;
 		}
 	}
-	pump_again |= again;
+	return again;
 }
 
 void sweep(void)
@@ -89,10 +94,4 @@ void sweep(void)
 		chan_count--;
 		free(c);
 	}
-}
-
-void chan_close_all(void)
-{
-	for (struct chan *c = chans; c; c = c->next)
-		chan_close(c);
 }

@@ -5,30 +5,32 @@
 
 enum {
 	IN_CAP = SPAWN_MAX + MAX_PAYLOAD, /* more than the longest frame; pages are touched only as far as they are needed */
-	MAX_PENDING = 4,
-	HELLO_MAX = 256,
-	HELLO_MS = 5000,
-};
-
-/* A connection that has not said HELLO yet. The live one keeps only its source. */
-struct pending {
-	struct source s;
-	u64 deadline;
-	u32 n;
-	u8 buf[HELLO_MAX];
+	HELLO_BYTES = 22,
 };
 
 static struct source listener = {.fd = -1}, live = {.fd = -1};
-static struct pending pending[MAX_PENDING] = {{.s.fd = -1}, {.s.fd = -1}, {.s.fd = -1}, {.s.fd = -1}};
 static u8 *in_buf;
 static size_t in_len;
 static bool broken; /* the host broke the protocol */
 static u32 lease;
 static u64 alone_since;
 
+/* The newest connection, as long as it has not said HELLO. */
+static struct {
+	struct source s;
+	u32 n;
+	u8 bytes[256];
+} caller = {.s.fd = -1};
+
 bool conn_live(void)
 {
 	return live.fd >= 0;
+}
+
+static void alone(void)
+{
+	alone_since = now;
+	wake_at(now + lease);
 }
 
 static void conn_drop(void)
@@ -38,8 +40,7 @@ static void conn_drop(void)
 	out_clear();
 	in_len = 0;
 	broken = false;
-	alone_since = now;
-	wake_at(now + lease);
+	alone();
 }
 
 static void run_frames(void)
@@ -50,136 +51,129 @@ static void run_frames(void)
 		u32 n = rd_u32(&r);
 		u8 type = rd_u8(&r);
 		u32 channel = rd_u32(&r);
-		if (n > (type == T_SPAWN ? SPAWN_MAX : MAX_PAYLOAD) || (type == T_NOP && (n || channel)) || type >= T_OK || type == T_HELLO) {
-			broken = true;
-			break;
-		}
-		if (in_len - at - HEADER < n)
+		broken = n > (type == T_SPAWN ? SPAWN_MAX : MAX_PAYLOAD) || (type == T_NOP && (n || channel)) || type >= T_OK || type == T_HELLO;
+		if (broken || in_len - at - HEADER < n)
 			break;
 		r.end = r.p + n;
 		at += HEADER + n;
 		if (type != T_NOP)
-			handle(type, channel, &r);
+			handle(type, channel, r);
 	}
 	in_len -= at;
 	memmove(in_buf, in_buf + at, in_len);
 }
 
-void conn_run(void)
+bool conn_run(void)
 {
-	if (live.fd < 0)
-		return;
 	size_t before;
+	bool again = false;
+	if (live.fd < 0)
+		return false;
 	do {
 		before = in_len;
 		run_frames();
-		pump();
-		if (broken || out_broken() || !out_flush(live.fd))
-			return conn_drop();
+		again = pump();
+		if (broken || out_broken() || !out_flush(live.fd)) {
+			conn_drop();
+			return false;
+		}
 	} while (in_len && in_len != before && out_room());
 	source_want(&live, (in_len < IN_CAP && out_room() ? EPOLLIN : 0) | (out_waiting() ? EPOLLOUT : 0));
+	return again;
+}
+
+/* How many bytes came; 0 for now, -1 when the other side is gone. */
+static ssize_t receive(int fd, u8 *to, size_t room)
+{
+	ssize_t n = read(fd, to, room);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return 0;
+	return n > 0 ? n : -1;
 }
 
 static void on_live(struct source *s, u32 events)
 {
-	if (s->fd < 0 || !(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
+	/* With a full buffer only its end can be news. */
+	if (!(events & (in_len < IN_CAP ? EPOLLIN | EPOLLHUP | EPOLLERR : EPOLLHUP | EPOLLERR)))
 		return;
-	if (in_len == IN_CAP) {
-		if (events & (EPOLLHUP | EPOLLERR))
-			conn_drop();
-		return;
-	}
-	ssize_t n = read(s->fd, in_buf + in_len, IN_CAP - in_len);
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
-	if (n <= 0)
+	ssize_t n = in_len < IN_CAP ? receive(s->fd, in_buf + in_len, IN_CAP - in_len) : -1;
+	if (n < 0)
 		conn_drop();
 	else
 		in_len += (size_t)n;
 }
 
-static void promote(struct pending *c, u64 nonce, u32 new_lease, size_t used)
+static void promote(u64 nonce, u32 new_lease, u32 used)
 {
 	if (live.fd >= 0)
 		conn_drop();
-	int fd = fcntl(c->s.fd, F_DUPFD_CLOEXEC, 0);
-	source_close(&c->s);
-	if (fd < 0 || !source_open(&live, fd, EPOLLIN, on_live))
+	int fd = fcntl(caller.s.fd, F_DUPFD_CLOEXEC, 0);
+	source_close(&caller.s);
+	if (fd < 0 || !source_open(&live, NULL, fd, EPOLLIN, on_live))
 		return;
 	lease = new_lease;
-	in_len = c->n - used;
-	memcpy(in_buf, c->buf + used, in_len);
+	in_len = caller.n - used;
+	memcpy(in_buf, caller.bytes + used, in_len);
 	w_bytes(MAGIC, MAGIC_LEN);
-	w_begin(T_HELLO, 0);
-	w_int(PROTOCOL_VERSION, 2);
-	w_int(epoch, 8);
-	w_int(nonce, 8);
-	w_int(started_wall, 8);
-	w_end();
+	w_frame(T_HELLO, 0, "288", PROTOCOL_VERSION, epoch, nonce);
 }
 
-/* The refused side hears why; nothing else depends on these bytes arriving. */
-static void reject(struct pending *c, u16 code, const char *message)
+/* The refused side hears why, by an ERROR without a message; nothing else depends on these bytes arriving. */
+static void reject(u16 code)
 {
-	u8 frame[MAGIC_LEN + HEADER + 18 + 64] = MAGIC;
-	u32 length = (u32)strlen(message), payload = 18 + length;
-	frame[MAGIC_LEN] = (u8)payload;
+	u8 frame[MAGIC_LEN + HEADER + 18] = MAGIC;
+	frame[MAGIC_LEN] = 18;
 	frame[MAGIC_LEN + 4] = T_ERROR;
 	frame[MAGIC_LEN + HEADER] = (u8)code;
-	frame[MAGIC_LEN + HEADER + 14] = (u8)length;
-	memcpy(frame + MAGIC_LEN + HEADER + 18, message, length);
-	if (write(c->s.fd, frame, MAGIC_LEN + HEADER + payload) < 0)
+	if (write(caller.s.fd, frame, sizeof frame) < 0)
 		(void)0;
-	source_close(&c->s);
+	source_close(&caller.s);
 }
 
-static void try_hello(struct pending *c)
+/* True when the greeting, or what looked like one, has been dealt with. */
+static bool greeting(void)
 {
-	for (;;) {
-		u8 *m = memmem(c->buf, c->n, MAGIC, MAGIC_LEN);
-		u32 skip = m ? (u32)(m - c->buf) : c->n < MAGIC_LEN ? 0 : c->n - (MAGIC_LEN - 1);
-		c->n -= skip;
-		memmove(c->buf, c->buf + skip, c->n);
-		struct rd r = {c->buf + MAGIC_LEN, c->buf + c->n, false};
-		if (!m || c->n < MAGIC_LEN + HEADER)
-			return;
-		u32 n = rd_u32(&r);
-		u8 type = rd_u8(&r);
-		u32 channel = rd_u32(&r);
-		if (type != T_HELLO || channel || n < 2 || n > 64) {
-			c->buf[0] = 0; /* not a greeting: look for the next magic */
-			continue;
-		}
-		if (c->n < MAGIC_LEN + HEADER + n)
-			return;
-		u16 version = rd_u16(&r);
-		u64 want = rd_u64(&r), nonce = rd_u64(&r);
-		u32 new_lease = rd_u32(&r);
-		if (version != PROTOCOL_VERSION || n != 22)
-			reject(c, E_VERSION, "protocol version not spoken here");
-		else if (want && want != epoch)
-			reject(c, E_STALE, "another incarnation of the machine");
-		else
-			promote(c, nonce, new_lease, MAGIC_LEN + HEADER + n);
-		return;
+	struct rd r = {caller.bytes + MAGIC_LEN, caller.bytes + caller.n, false};
+	u32 n = rd_u32(&r);
+	u8 type = rd_u8(&r);
+	u32 channel = rd_u32(&r);
+	if (r.bad)
+		return false;
+	if (type != T_HELLO || channel || n < 2 || n > 64) {
+		caller.bytes[0] = 0; /* none: look for the next magic */
+		return true;
 	}
+	if ((size_t)(r.end - r.p) < n)
+		return false;
+	u16 version = rd_u16(&r);
+	u64 want = rd_int(&r, 8), nonce = rd_int(&r, 8);
+	u32 new_lease = rd_u32(&r);
+	if (version != PROTOCOL_VERSION || n != HELLO_BYTES)
+		reject(E_VERSION);
+	else if (want && want != epoch)
+		reject(E_STALE);
+	else
+		promote(nonce, new_lease, MAGIC_LEN + HEADER + n);
+	return true;
 }
 
-static void on_pending(struct source *s, u32 events)
+static void on_caller(struct source *s, u32 events)
 {
 	(void)events;
-	struct pending *c = (struct pending *)((u8 *)s - offsetof(struct pending, s));
-	if (s->fd < 0)
-		return;
-	ssize_t n = read(s->fd, c->buf + c->n, HELLO_MAX - c->n);
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
-	if (n <= 0) {
-		source_close(s);
-		return;
-	}
-	c->n += (u32)n;
-	try_hello(c);
+	ssize_t n = receive(s->fd, caller.bytes + caller.n, sizeof caller.bytes - caller.n);
+	if (n < 0)
+		return source_close(s);
+	caller.n += (u32)n;
+	do {
+		u8 *magic = memmem(caller.bytes, caller.n, MAGIC, MAGIC_LEN);
+		u32 keep = caller.n < MAGIC_LEN ? caller.n : MAGIC_LEN - 1; /* of what is not the magic, its beginning may be */
+		if (magic)
+			keep = (u32)(caller.bytes + caller.n - magic);
+		memmove(caller.bytes, caller.bytes + caller.n - keep, keep);
+		caller.n = keep;
+		if (!magic)
+			return;
+	} while (greeting() && s->fd >= 0);
 }
 
 static void on_listener(struct source *s, u32 events)
@@ -195,48 +189,26 @@ static void on_listener(struct source *s, u32 events)
 		close(fd);
 		return;
 	}
-	struct pending *c = NULL;
-	for (int i = 0; i < MAX_PENDING; i++)
-		if (pending[i].s.fd < 0)
-			c = &pending[i];
 	int wanted = 1 << 20;
 	(void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &wanted, sizeof wanted);
-	if (!c || !source_open(&c->s, fd, EPOLLIN, on_pending)) {
-		if (!c)
-			close(fd);
-		return;
-	}
-	c->n = 0;
-	c->deadline = now + HELLO_MS;
-	wake_at(c->deadline);
+	source_close(&caller.s);
+	caller.n = 0;
+	(void)source_open(&caller.s, NULL, fd, EPOLLIN, on_caller);
 }
 
 void conn_listen(int fd)
 {
 	in_buf = own_pages(IN_CAP);
-	if (!in_buf || !out_init()) {
-		perror("fiberbox-agent: buffers");
+	if (!in_buf || !out_init() || !source_open(&listener, NULL, fd, EPOLLIN, on_listener)) {
+		perror("fiberbox-agent: set-up");
 		exit(1);
 	}
 	lease = config.lease;
-	alone_since = now;
-	wake_at(now + lease);
-	if (fd >= 0 && !source_open(&listener, fd, EPOLLIN, on_listener)) {
-		perror("fiberbox-agent: listen");
-		exit(1);
-	}
+	alone();
 }
 
 void conn_tick(void)
 {
-	for (int i = 0; i < MAX_PENDING; i++) {
-		if (pending[i].s.fd < 0)
-			continue;
-		if (now >= pending[i].deadline)
-			source_close(&pending[i].s);
-		else
-			wake_at(pending[i].deadline);
-	}
 	if (live.fd >= 0 || !lease)
 		return;
 	if (now < alone_since + lease)

@@ -4,200 +4,127 @@
 #include <sys/ioctl.h>
 #include <termios.h>
 
-void proc_signal(u32 channel, struct rd *r)
+int proc_signal(struct request *q)
 {
-	struct proc *p = proc_named(channel, r);
-	if (!p)
-		return;
-	int sig = rd_u8(r), scope = rd_u8(r), done = 0;
-	if (r->bad || sig < 1 || sig > 64 || scope > SCOPE_TREE)
-		return w_error(channel, E_INVALID, 0, 0, "no such signal or scope");
+	struct proc *p = q->proc;
+	int sig = (int)q->n[0], scope = (int)q->n[1];
+	if (sig < 1 || sig > 64 || scope > SCOPE_TREE)
+		return refuse(q, E_INVALID, 0, "no such signal or scope");
 	if (p->state == STARTING)
-		return w_error(channel, E_BUSY, 0, 0, "still starting");
+		return refuse(q, E_BUSY, 0, "still starting");
 	/* Once the main program has been reaped its number may be somebody else's: then only the tree is looked at. */
-	bool main_alive = p->state == RUNNING;
-	if (scope == SCOPE_TREE || (scope == SCOPE_GROUP && !main_alive))
-		done = p->sup && tree_signal(p->sup->pid, sig, scope == SCOPE_GROUP ? p->pid : 0, NULL, 0) ? 0 : -1;
-	else
-		done = main_alive ? kill(scope == SCOPE_GROUP ? -p->pid : p->pid, sig) : -1;
-	if (done < 0)
-		w_error(channel, E_CLOSED, ESRCH, 0, "has exited");
-	else
-		w_empty(T_OK, channel);
+	if (p->state == RUNNING && scope != SCOPE_TREE)
+		return kill(scope == SCOPE_GROUP ? -p->pid : p->pid, sig);
+	if (scope != SCOPE_PROCESS && p->sup && tree_signal(sup_pid(p->sup), sig, scope == SCOPE_GROUP ? p->pid : 0, NULL))
+		return DONE;
+	return refuse(q, E_CLOSED, 0, "has exited");
 }
 
-void proc_resize(u32 channel, struct rd *r)
+int proc_resize(struct request *q)
 {
-	struct proc *p = proc_named(channel, r);
-	if (!p)
-		return;
-	struct winsize size = {.ws_row = rd_u16(r), .ws_col = rd_u16(r)};
-	if (r->bad || !(p->flags & SPAWN_TTY))
-		w_error(channel, E_INVALID, ENOTTY, 0, "not a terminal");
-	else if (p->out.fd < 0)
-		w_error(channel, E_CLOSED, ESRCH, 0, "has exited");
-	else if (ioctl(p->out.fd, TIOCSWINSZ, &size) < 0)
-		w_errno(channel, errno);
-	else
-		w_empty(T_OK, channel);
+	struct proc *p = q->proc;
+	struct winsize size = {.ws_row = (u16)q->n[0], .ws_col = (u16)q->n[1]};
+	if (!(p->flags & SPAWN_TTY))
+		return refuse(q, E_INVALID, 0, "not a terminal");
+	if (p->out.fd < 0)
+		return refuse(q, E_CLOSED, 0, "has exited");
+	return ioctl(p->out.fd, TIOCSWINSZ, &size);
 }
 
 /* ---- standard input ---- */
 
-static void w_offset(u32 channel, u64 offset)
-{
-	w_begin(T_OFFSET, channel);
-	w_int(offset, 8);
-	w_end();
-}
-
-/* One writer may wait for room; it owns no memory here, it just sends again what was not taken. */
-struct waiter {
-	struct chan c;
-	struct proc *p;
-};
-
-static void waiter_drop(struct chan *c)
-{
-	struct waiter *w = (struct waiter *)c;
-	if (w->p->stdin_waiter == c->id)
-		w->p->stdin_waiter = 0;
-}
-
-static const struct chan_ops waiter_ops = {.drop = waiter_drop};
-
-static void wake_waiter(struct proc *p, u16 code)
-{
-	struct chan *c = p->stdin_waiter ? chan_find(p->stdin_waiter) : NULL;
-	if (!c)
-		return;
-	if (code)
-		w_error(c->id, code, EPIPE, p->stdin_taken, "standard input is closed");
-	else
-		w_offset(c->id, p->stdin_taken);
-	chan_close(c);
-}
-
 void stdin_done(struct proc *p)
 {
 	source_close(&p->in);
-	free(p->stdin_buf);
-	p->stdin_buf = NULL;
-	p->stdin_len = 0;
-	wake_waiter(p, E_CLOSED);
-}
-
-static u32 write_some(struct proc *p, const u8 *data, u32 n)
-{
-	u32 done = 0;
-	while (done < n && p->in.fd >= 0) {
-		ssize_t w = write(p->in.fd, data + done, n - done);
-		if (w < 0 && errno == EINTR)
-			continue;
-		if (w < 0 && errno == EAGAIN)
-			break;
-		if (w <= 0)
-			stdin_done(p);
-		else
-			done += (u32)w;
-	}
-	return done;
+	queue_free(&p->input);
 }
 
 void stdin_flush(struct proc *p)
 {
 	if (p->in.fd < 0)
 		return;
-	if (p->stdin_len) {
-		u32 n = write_some(p, p->stdin_buf + p->stdin_from, p->stdin_len);
-		if (p->in.fd < 0)
-			return;
-		p->stdin_from += n;
-		p->stdin_len -= n;
-	}
-	if (p->stdin_len)
-		return source_want(&p->in, EPOLLOUT);
-	free(p->stdin_buf);
-	p->stdin_buf = NULL;
-	source_want(&p->in, 0);
-	wake_waiter(p, 0);
-	if (p->stdin_eof)
-		stdin_done(p);
+	if (!queue_flush(&p->input, p->in.fd) || (!p->input.to && p->stdin_eof))
+		return stdin_done(p);
+	source_want(&p->in, p->input.to ? EPOLLOUT : 0);
 }
 
-/* How many bytes found room, in the pipe or in the buffer before it. */
-static u32 take(struct proc *p, const u8 *data, u32 n)
+void on_input(struct source *s, u32 events)
 {
-	u32 done = p->stdin_len ? 0 : write_some(p, data, n);
-	if (done == n || p->in.fd < 0)
-		return done;
-	if (!p->stdin_buf && !(p->stdin_buf = malloc(STDIN_CAP))) {
-		source_want(&p->in, EPOLLOUT);
-		return done;
-	}
-	if (!p->stdin_len)
-		p->stdin_from = 0;
-	u32 room = STDIN_CAP - p->stdin_len, more = n - done < room ? n - done : room;
-	if (p->stdin_from + p->stdin_len + more > STDIN_CAP) {
-		memmove(p->stdin_buf, p->stdin_buf + p->stdin_from, p->stdin_len);
-		p->stdin_from = 0;
-	}
-	memcpy(p->stdin_buf + p->stdin_from + p->stdin_len, data + done, more);
-	p->stdin_len += more;
-	source_want(&p->in, EPOLLOUT);
-	return done + more;
+	if (events & EPOLLERR)
+		stdin_done(s->owner); /* nobody reads any more */
+	else
+		stdin_flush(s->owner);
 }
 
-void proc_stdin(u32 channel, struct rd *r)
+/* How many bytes found room, in the pipe or in the queue before it. */
+static u32 take(struct proc *p, struct str s)
 {
-	struct proc *p = proc_named(channel, r);
-	if (!p)
-		return;
-	u64 offset = rd_u64(r);
-	size_t n = (size_t)(r->end - r->p);
-	if (r->bad)
-		return w_error(channel, E_INVALID, 0, 0, "malformed request");
+	u32 done = 0, added;
+	do {
+		added = queue_add(&p->input, s.p + done, s.n - done);
+		done += added;
+		stdin_flush(p);
+	} while (added && done < s.n && p->in.fd >= 0);
+	return done;
+}
+
+/* A write waits while there is no room for any of it. It owns no memory here: it is told how much was taken, nothing, and comes
+ * again. */
+struct waiter {
+	struct chan c;
+	char id[MAX_ID + 1];
+};
+
+static bool waiter_pump(struct chan *c)
+{
+	struct proc *p = proc_find(((struct waiter *)c)->id);
+	bool open = p && p->in.fd >= 0;
+	if (open && p->input.to - p->input.from == STDIN_CAP)
+		return false;
+	if (open)
+		w_frame(T_OFFSET, c->id, "8", p->stdin_taken);
+	else
+		w_error(c->id, E_CLOSED, 0, p ? p->stdin_taken : 0, "standard input is closed");
+	chan_close(c);
+	return false;
+}
+
+static const struct chan_ops waiter_ops = {.pump = waiter_pump};
+
+int proc_stdin(struct request *q)
+{
+	struct proc *p = q->proc;
+	u64 offset = q->n[0], known = p->stdin_taken - offset;
 	if (offset > p->stdin_taken)
-		return w_error(channel, E_GAP, 0, p->stdin_taken, "bytes before this offset are missing");
-	if (p->stdin_taken - offset >= n)
-		return w_offset(channel, p->stdin_taken);
-	if (p->in.fd < 0 || p->stdin_eof)
-		return w_error(channel, E_CLOSED, EPIPE, p->stdin_taken, "standard input is closed");
-	u32 known = (u32)(p->stdin_taken - offset);
-	u32 got = take(p, r->p + known, (u32)n - known);
-	p->stdin_taken += got;
-	if (got || p->in.fd < 0) {
-		if (got)
-			w_offset(channel, p->stdin_taken);
-		else
-			w_error(channel, E_CLOSED, EPIPE, p->stdin_taken, "standard input is closed");
-		return;
+		return refuse(q, E_GAP, p->stdin_taken, "bytes before this offset are missing");
+	if (known < q->rest.n) {
+		if (p->in.fd < 0 || p->stdin_eof)
+			return refuse(q, E_CLOSED, p->stdin_taken, "standard input is closed");
+		u32 got = take(p, (struct str){q->rest.p + known, q->rest.n - (u32)known});
+		p->stdin_taken += got;
+		if (!got) {
+			struct waiter *w = chan_open(sizeof *w, q->channel, 0, &waiter_ops);
+			if (w)
+				strcpy(w->id, p->id);
+			return ANSWERED;
+		}
 	}
-	if (p->stdin_waiter)
-		return w_error(channel, E_BUSY, 0, p->stdin_taken, "another write is waiting");
-	struct waiter *w = chan_open(sizeof *w, channel, 0, &waiter_ops);
-	if (w) {
-		w->p = p;
-		p->stdin_waiter = channel;
-	}
+	w_frame(T_OFFSET, q->channel, "8", p->stdin_taken);
+	return ANSWERED;
 }
 
 /* A pipe ends; a terminal is told the end-of-file character and stays open, as when somebody presses it. */
-void proc_stdin_close(u32 channel, struct rd *r)
+int proc_stdin_close(struct request *q)
 {
-	struct proc *p = proc_named(channel, r);
-	if (!p)
-		return;
+	struct proc *p = q->proc;
 	struct termios t;
 	if (p->in.fd < 0)
-		return w_empty(T_OK, channel);
-	if (p->flags & SPAWN_TTY) {
-		u8 eof = tcgetattr(p->in.fd, &t) == 0 ? t.c_cc[VEOF] : 4;
-		if (!take(p, &eof, 1) && p->in.fd >= 0)
-			return w_error(channel, E_BUSY, 0, 0, "the terminal takes no input now");
-		return w_empty(T_OK, channel);
+		return DONE;
+	if (!(p->flags & SPAWN_TTY)) {
+		p->stdin_eof = true;
+		stdin_flush(p);
+		return DONE;
 	}
-	p->stdin_eof = true;
-	stdin_flush(p);
-	w_empty(T_OK, channel);
+	u8 eof = tcgetattr(p->in.fd, &t) == 0 ? t.c_cc[VEOF] : 4;
+	return take(p, (struct str){&eof, 1}) || p->in.fd < 0 ? DONE : refuse(q, E_BUSY, 0, "the terminal takes no input now");
 }

@@ -1,7 +1,6 @@
 /* fiberbox-agent: the resident of a sandbox. It owns the loop, the clock and the set-up; see proto.h for what it speaks.
  *
- *   fiberbox-agent --listen-fd N    serve the inherited unix listening socket N (PID 1 of a container)
- *   fiberbox-agent --listen-unix P  bind and serve P, and say "ready" on standard output (tests)
+ *   --listen-fd N    serve the inherited unix listening socket N
  *   --no-pid1        be a subreaper instead of insisting on being PID 1
  *   --lease MS       end when no host has been connected for MS (a HELLO overrides it); 0 = never
  *   --budget BYTES   memory for all journals together
@@ -10,29 +9,30 @@
 #include "agent.h"
 #include <signal.h>
 #include <stdio.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <time.h>
 
 enum { BATCH = 64, FD_RESERVE = 32 };
 
 struct config config = {.pid1 = true, .budget = 32u << 20};
-u64 now, wall, epoch, started_mono, started_wall;
+u64 now, wall, epoch;
 int proc_dir = -1, null_fd = -1;
 u32 own_uid, own_gid;
-bool pump_again;
 
 static int ep = -1;
 static u64 alarm_at = UINT64_MAX;
+static bool busy; /* there was more to do than one round did */
 static struct source signals = {.fd = -1};
 static rlim_t fd_limit = 1024;
+
+static struct grave {
+	struct grave *next;
+} *graves;
 
 static void die(const char *what)
 {
@@ -40,7 +40,7 @@ static void die(const char *what)
 	exit(1);
 }
 
-void clocks(void)
+static void clocks(void)
 {
 	struct timespec t;
 	clock_gettime(CLOCK_MONOTONIC, &t);
@@ -55,16 +55,14 @@ void wake_at(u64 when)
 		alarm_at = when;
 }
 
-bool source_open(struct source *s, int fd, u32 events, void (*fn)(struct source *, u32))
+bool source_open(struct source *s, void *owner, int fd, u32 events, void (*fn)(struct source *, u32))
 {
 	struct epoll_event e = {.events = events, .data.ptr = s};
-	if (epoll_ctl(ep, EPOLL_CTL_ADD, fd, &e) < 0) {
-		close(fd);
-		s->fd = -1;
-		return false;
-	}
-	*s = (struct source){.fd = fd, .events = events, .fn = fn};
-	return true;
+	*s = (struct source){.fd = fd, .events = events, .fn = fn, .owner = owner};
+	if (epoll_ctl(ep, EPOLL_CTL_ADD, fd, &e) == 0)
+		return true;
+	s->fd = closing(fd, -1);
+	return false;
 }
 
 void source_want(struct source *s, u32 events)
@@ -85,10 +83,18 @@ void source_close(struct source *s)
 	if (s->fd < 0)
 		return;
 	/* Closing alone would not do: a duplicate, here or in a supervisor that is just starting, keeps it in the set. */
-	if (s->events)
-		epoll_ctl(ep, EPOLL_CTL_DEL, s->fd, NULL);
+	source_want(s, 0);
 	close(s->fd);
 	s->fd = -1;
+}
+
+int closing(int fd, int result)
+{
+	int err = errno;
+	if (fd >= 0)
+		close(fd);
+	errno = err;
+	return result;
 }
 
 int keep_fd(int fd)
@@ -98,6 +104,13 @@ int keep_fd(int fd)
 	close(fd);
 	errno = EMFILE;
 	return -1;
+}
+
+void bury(void *p)
+{
+	struct grave *g = p;
+	g->next = graves;
+	graves = g;
 }
 
 static void on_signal(struct source *s, u32 events)
@@ -113,18 +126,22 @@ static void on_signal(struct source *s, u32 events)
 	pool_reap();
 }
 
+static int patience(int most)
+{
+	u64 wait = busy || alarm_at <= now ? 0 : alarm_at == UINT64_MAX ? INT_MAX : alarm_at - now;
+	if (most >= 0 && wait > (u64)most)
+		wait = (u64)most;
+	return wait >= INT_MAX ? -1 : (int)wait;
+}
+
 void loop_once(int max_wait)
 {
 	struct epoll_event batch[BATCH];
 	clocks();
-	int wait = pump_again ? 0 : alarm_at == UINT64_MAX ? -1 : alarm_at <= now ? 0 : alarm_at - now > 60000 ? 60000 : (int)(alarm_at - now);
-	if (max_wait >= 0 && (wait < 0 || wait > max_wait))
-		wait = max_wait;
-	int n = epoll_wait(ep, batch, BATCH, wait);
+	int n = epoll_wait(ep, batch, BATCH, patience(max_wait));
 	if (n < 0 && errno != EINTR)
 		die("fiberbox-agent: epoll_wait");
 	clocks();
-	pump_again = false;
 	for (int i = 0; i < n; i++) {
 		struct source *s = batch[i].data.ptr;
 		if (s->fd >= 0)
@@ -134,11 +151,14 @@ void loop_once(int max_wait)
 		alarm_at = UINT64_MAX;
 		conn_tick();
 		proc_tick();
-		files_tick();
+		upload_tick();
 	}
-	conn_run();
+	busy = conn_run();
 	sweep();
-	proc_sweep();
+	for (struct grave *g; (g = graves);) {
+		graves = g->next;
+		free(g);
+	}
 }
 
 void loop_init(void)
@@ -166,35 +186,17 @@ void loop_init(void)
 
 	if (getrandom(&epoch, sizeof epoch, 0) != (ssize_t)sizeof epoch)
 		die("fiberbox-agent: getrandom");
-	if (!epoch)
-		epoch = 1;
+	epoch += !epoch; /* 0 stands for any */
 	clocks();
-	started_mono = now;
-	started_wall = wall;
 	ep = epoll_create1(EPOLL_CLOEXEC);
 	null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 	proc_dir = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (ep < 0 || fd < 0 || !source_open(&signals, fd, EPOLLIN, on_signal))
+	if (ep < 0 || fd < 0 || !source_open(&signals, NULL, fd, EPOLLIN, on_signal))
 		die("fiberbox-agent: epoll");
 }
 
 #ifndef FUZZ
-static int listen_unix(const char *path)
-{
-	struct sockaddr_un a = {.sun_family = AF_UNIX};
-	if (strlen(path) >= sizeof a.sun_path) {
-		errno = ENAMETOOLONG;
-		return -1;
-	}
-	strcpy(a.sun_path, path);
-	unlink(path);
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || listen(fd, 16) < 0)
-		return -1;
-	return fd;
-}
-
 /* Only the standard three and the listening socket come along, and none of them reaches user code. */
 static void keep_only(int fd)
 {
@@ -206,47 +208,39 @@ static void keep_only(int fd)
 		die("fiberbox-agent: --listen-fd");
 }
 
+static void usage(void)
+{
+	fprintf(stderr, "fiberbox-agent --listen-fd N [--no-pid1] [--lease MS] [--budget BYTES]\n");
+	exit(2);
+}
+
 static u64 number(const char *text)
 {
-	char *end;
+	char *end = NULL;
 	errno = 0;
-	unsigned long long v = strtoull(text, &end, 10);
-	if (errno || *end || end == text) {
-		fprintf(stderr, "fiberbox-agent: not a number: %s\n", text);
-		exit(2);
-	}
+	u64 v = text ? strtoull(text, &end, 10) : 0;
+	if (errno || !end || *end || end == text)
+		usage();
 	return v;
 }
 
 int main(int argc, char **argv)
 {
 	int fd = -1;
-	bool quiet = false;
 	for (int i = 1; i < argc; i++) {
-		if (strcmp(argv[i], "--no-pid1") == 0) {
+		if (strcmp(argv[i], "--no-pid1") == 0)
 			config.pid1 = false;
-			continue;
-		}
-		const char *value = i + 1 < argc ? argv[i + 1] : "";
-		if (strcmp(argv[i], "--listen-fd") == 0) {
-			fd = (int)number(value);
-			quiet = true;
-			if (fd < 3)
-				die("fiberbox-agent: --listen-fd below 3");
-		} else if (strcmp(argv[i], "--listen-unix") == 0)
-			fd = listen_unix(value);
+		else if (strcmp(argv[i], "--listen-fd") == 0)
+			fd = (int)number(argv[++i]);
 		else if (strcmp(argv[i], "--lease") == 0)
-			config.lease = (u32)number(value);
+			config.lease = (u32)number(argv[++i]);
 		else if (strcmp(argv[i], "--budget") == 0)
-			config.budget = number(value);
-		else {
-			fprintf(stderr, "fiberbox-agent: unknown option %s\n", argv[i]);
-			return 2;
-		}
-		i++;
+			config.budget = number(argv[++i]);
+		else
+			usage();
 	}
-	if (fd < 0)
-		die("fiberbox-agent: no socket to serve");
+	if (fd < 3)
+		usage();
 	if (config.pid1 && getpid() != 1) {
 		fprintf(stderr, "fiberbox-agent: not PID 1 (say --no-pid1)\n");
 		return 2;
@@ -254,12 +248,10 @@ int main(int argc, char **argv)
 	keep_only(fd);
 	loop_init();
 	/* The launcher's descriptors are let go: holding its stderr would keep the launcher's reader waiting. */
-	for (int i = 0; quiet && null_fd >= 0 && i < 3; i++)
+	for (int i = 0; null_fd >= 0 && i < 3; i++)
 		dup2(null_fd, i);
 	conn_listen(fd);
 	pool_init();
-	if (!quiet && write(STDOUT_FILENO, "ready\n", 6) < 0)
-		die("fiberbox-agent: stdout");
 	for (;;)
 		loop_once(-1);
 }

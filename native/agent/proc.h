@@ -9,14 +9,7 @@ enum state {
 	DRAINING, /* the main program has exited, its output may still come */
 	EXITED,
 };
-enum { MAX_RUNNING = 1024, ARGV_KEPT = 1024, STDIN_CAP = 64 * 1024, DRAIN_MAX = 1000 };
-
-struct sup {
-	struct source s;
-	struct sup *next;
-	struct proc *p; /* NULL: idle */
-	pid_t pid;
-};
+enum { MAX_RUNNING = 1024, MAX_KEPT = 256, ARGV_KEPT = 1024, STDIN_CAP = 64 * 1024 };
 
 struct proc {
 	struct proc *next;
@@ -26,42 +19,51 @@ struct proc {
 	struct source out, err, in;
 	struct journal j;
 	u64 stdin_taken;
-	u8 *stdin_buf;
-	u32 stdin_from, stdin_len, stdin_waiter;
-	u32 uid, drain;
+	struct queue input; /* taken, and not yet in the pipe */
+	bool stdin_eof;
 	int status;
 	pid_t pid;
-	u16 idle_passes;
+	u32 uid, idle_passes;
 	u8 state, flags;
-	bool killing, stdin_eof, paused;
-	u32 argc, argv_len;
+	bool killing, paused;
 	char id[MAX_ID + 1];
-	u16 label_len;
+	u16 label_len, argv_len;
 	u8 label[MAX_LABEL]; /* the host's, opaque; a repeated spawn does not change it */
-	u8 argv[ARGV_KEPT]; /* str after str, as many as fit */
+	char argv[ARGV_KEPT]; /* argument after argument, each ended by a NUL, as much as fits */
 };
 
-extern struct proc *procs; /* newest first */
-struct proc *proc_find(const char *id);
-struct proc *proc_named(u32 channel, struct rd *); /* NULL: answered already */
-void proc_resume(struct proc *);
-void proc_enter(struct proc *);
-void proc_wire(struct proc *, const int ours[3]);
-void proc_started(struct proc *, pid_t);
+extern struct proc *procs; /* oldest first */
+bool proc_finished(const struct proc *);
 void proc_failed(struct proc *, u8 stage, int err); /* it did not start; the record is gone */
-void proc_main_gone(struct proc *, int status);     /* the program itself has ended */
-void proc_tree_gone(struct proc *);                 /* nothing it started is left */
-u32 proc_running(void);
+void proc_resume(struct proc *);
+void on_output(struct source *, u32 events);
+void on_input(struct source *, u32 events);
 
-/* pool.c: a supervisor that runs this, or NULL with errno */
-struct sup *pool_start(const u8 *spec, size_t n, const int *fds, int count);
+/* pool.c and sup.c: a supervisor is told what to run, and reports. */
+struct spec {
+	char *id, *cwd, **argv, **env;
+	u32 argc, envc, uid, gid, capacity;
+	u16 rows, cols;
+	u8 flags;
+};
+enum { REPORT_STARTED = 1, REPORT_FAILED = 2, REPORT_EXITED = 4, REPORT_GONE = 8 /* nothing of the tree is left */ };
+enum stage { STAGE_SETUP, STAGE_CWD, STAGE_EXEC };
+struct report {
+	u8 what, stage;
+	int value; /* pid, errno or wait status */
+};
+bool spec_parse(struct spec *, const u8 *p, size_t n);
+void sup_main(int ctl) __attribute__((noreturn));
+pid_t sup_pid(const struct sup *);                                                     /* 0 once it is dead */
+bool pool_start(struct proc *, struct str spec, const int *fds, int count); /* false with errno */
 void pool_tick(void);
-void pool_sweep(void);
-u32 pool_leaving(void);
+bool pool_leaving(void); /* whether a supervisor is about to end */
+void proc_report(struct proc *, const struct report *);
+void proc_orphaned(struct proc *); /* its supervisor was killed */
 
 /* attach.c */
-struct attach *attach_open(u32 channel, u32 credit, struct proc *, u64 cursor, bool follow, bool announce, bool existed);
-void attach_failed(struct proc *, u16 code, int err, const char *message); /* the spawn did not happen */
+struct attach *attach_open(struct request *, struct proc *, u64 cursor, bool existed);
+void attach_failed(struct proc *, u16 code, int err); /* the spawn did not happen */
 u64 attach_needs(const struct proc *); /* first journal position a reader still needs; UINT64_MAX without readers */
 
 /* control.c */

@@ -5,9 +5,9 @@
  * Requests are the SPAWN specification with the program's descriptors attached (one too long for a message comes in a memory file,
  * which is then the last descriptor), answers are struct report.
  *
- *   spec   str id, u8 flags, u32 uid, u32 gid, u16 rows, u16 cols, u32 journal capacity, u32 drain ms, str cwd,
- *          u32 n, n * str argument, u32 n, n * str KEY=value */
-#include "agent.h"
+ *   spec   u8 flags, u32 uid, u32 gid, u16 rows, u16 cols, u32 journal capacity, u32 n, u32 m, and as strings each ended by a NUL:
+ *          id, working directory, n arguments, m entries of the environment */
+#include "proc.h"
 #include <linux/capability.h>
 #include <signal.h>
 #include <stdio.h>
@@ -26,34 +26,34 @@
 
 enum { CTL = 3, MAX_POINTERS = SPAWN_MAX / 4 };
 
-static u8 message[SPAWN_MAX + 1];
-static char *pointers[MAX_POINTERS];
+static u8 message[SPAWN_MAX];
+static char *pointers[MAX_POINTERS + 1];
 
 /* Written by the child, which shares this memory until it has executed the program. */
 static volatile int failed_errno;
 static volatile u8 failed_stage;
 
-static char **list(struct rd *r, u32 *n, char ***room, char **end)
+static char *string(struct rd *r)
+{
+	size_t left = (size_t)(r->end - r->p), n = strnlen((const char *)r->p, left);
+	char *s = (char *)(uintptr_t)r->p;
+	r->bad |= n == left;
+	r->p += r->bad ? 0 : n + 1;
+	return s;
+}
+
+static char **strings(struct rd *r, u32 n, char ***room)
 {
 	char **first = *room;
-	*n = rd_u32(r);
-	for (u32 i = 0; i < *n && !r->bad; i++) {
-		struct str s = rd_str(r);
-		if (r->bad || *room >= end - 1 || memchr(s.p, 0, s.n)) {
-			r->bad = true;
-			return first;
-		}
-		*(*room)++ = (char *)s.p;
-	}
-	if (*room >= end)
-		r->bad = true;
-	else
-		*(*room)++ = NULL;
+	r->bad |= n >= pointers + MAX_POINTERS - first;
+	for (u32 i = 0; i < n && !r->bad; i++)
+		*(*room)++ = string(r);
+	*(*room)++ = NULL;
 	return first;
 }
 
-/* Strings are ended in place, by overwriting the first byte of the length that follows each, in a copy of its own: the agent sends
- * the original on. The result stands until the next call. */
+/* The strings stay where they are, in a copy of the payload that stands until the next call. A NUL inside one would make two of it
+ * and leave something over at the end. */
 bool spec_parse(struct spec *spec, const u8 *p, size_t n)
 {
 	if (n > SPAWN_MAX)
@@ -61,32 +61,20 @@ bool spec_parse(struct spec *spec, const u8 *p, size_t n)
 	if (p != message)
 		memcpy(message, p, n);
 	struct rd r = {message, message + n, false};
-	char **room = pointers, **end = pointers + MAX_POINTERS;
-	struct str id = rd_str(&r);
+	char **room = pointers;
 	spec->flags = rd_u8(&r);
 	spec->uid = rd_u32(&r);
 	spec->gid = rd_u32(&r);
 	spec->rows = rd_u16(&r);
 	spec->cols = rd_u16(&r);
 	spec->capacity = rd_u32(&r);
-	spec->drain = rd_u32(&r);
-	struct str cwd = rd_str(&r);
-	spec->argv = list(&r, &spec->argc, &room, end);
-	spec->env = list(&r, &spec->envc, &room, end);
-	if (r.bad || r.p != r.end || !spec->argc || memchr(id.p, 0, id.n) || memchr(cwd.p, 0, cwd.n))
-		return false;
-	spec->id = (char *)id.p;
-	spec->cwd = (char *)cwd.p;
-	u8 *ends[2] = {(u8 *)id.p + id.n, (u8 *)cwd.p + cwd.n};
-	for (char **s = room; s-- > spec->argv;) { /* backwards: the length before a string is read before it is overwritten */
-		u32 length;
-		if (!*s)
-			continue;
-		memcpy(&length, *s - 4, 4);
-		(*s)[length] = 0;
-	}
-	*ends[0] = *ends[1] = 0;
-	return spec->argv[0][0] != 0;
+	spec->argc = rd_u32(&r);
+	spec->envc = rd_u32(&r);
+	spec->id = string(&r);
+	spec->cwd = string(&r);
+	spec->argv = strings(&r, spec->argc, &room);
+	spec->env = strings(&r, spec->envc, &room);
+	return !r.bad && r.p == r.end && spec->argc;
 }
 
 static void fail(u8 stage, int err)
@@ -168,9 +156,9 @@ static void child(struct spec *s, const int *fds)
 	execute(s);
 }
 
-static void report(u8 kind, u8 stage, int value)
+static void report(u8 what, u8 stage, int value)
 {
-	struct report r = {.kind = kind, .stage = stage, .value = value};
+	struct report r = {.what = what, .stage = stage, .value = value};
 	if (send(CTL, &r, sizeof r, MSG_NOSIGNAL) < 0)
 		_exit(1);
 }
@@ -193,7 +181,7 @@ static void run(struct spec *s, int *fds, int n)
 	for (int i = 0; i < n; i++)
 		close(fds[i]);
 	if (pid > 0 && !failed_errno)
-		report(R_STARTED, 0, pid);
+		report(REPORT_STARTED, 0, pid);
 	for (int status;;) {
 		pid_t gone = waitpid(-1, &status, __WALL);
 		if (gone < 0 && errno == EINTR)
@@ -205,16 +193,16 @@ static void run(struct spec *s, int *fds, int n)
 		/* Mostly it leaves nobody behind: then both facts travel together. */
 		siginfo_t info;
 		bool alone = waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0 && errno == ECHILD;
-		report(alone ? R_ENDED : R_EXITED, 0, status);
+		report(alone ? REPORT_EXITED | REPORT_GONE : REPORT_EXITED, 0, status);
 		if (alone)
 			return;
 	}
 	if (pid < 0)
-		report(R_FAILED, STAGE_SETUP, err);
+		report(REPORT_FAILED | REPORT_GONE, STAGE_SETUP, err);
 	else if (failed_errno)
-		report(R_FAILED, failed_stage, failed_errno);
+		report(REPORT_FAILED | REPORT_GONE, failed_stage, failed_errno);
 	else
-		report(R_GONE, 0, 0);
+		report(REPORT_GONE, 0, 0);
 }
 
 void sup_main(int ctl)

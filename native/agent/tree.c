@@ -1,8 +1,9 @@
 /* Descendants. /proc/PID/task/TID/children is optional in the kernel and wrong while the tree changes; one pass over /proc/PID/stat
  * works everywhere, and because the kernel lists processes by ascending pid, those forked during the pass mostly turn up in it. */
 #include "agent.h"
+#include <dirent.h>
 #include <signal.h>
-#include <sys/syscall.h>
+#include <stdio.h>
 
 enum { MAX_TASKS = 32768 };
 
@@ -12,22 +13,10 @@ static struct task {
 } tasks[MAX_TASKS]; /* pages are touched only as far as there are processes */
 static u32 count;
 
-static pid_t number(const char *s)
-{
-	pid_t v = 0;
-	while (*s >= '0' && *s <= '9' && v < 100000000)
-		v = v * 10 + (*s++ - '0');
-	return *s ? 0 : v;
-}
-
-static bool stat_task(const char *name, struct task *t)
+static bool stat_task(struct task *t)
 {
 	char path[32], text[512];
-	size_t n = strlen(name);
-	if (n > 16)
-		return false;
-	memcpy(path, name, n);
-	memcpy(path + n, "/stat", 6);
+	snprintf(path, sizeof path, "%d/stat", t->pid);
 	int fd = openat(proc_dir, path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return false;
@@ -72,50 +61,35 @@ static bool ours(pid_t parent, pid_t root)
 	return parent == root || (p && p->ours);
 }
 
-u32 tree_signal(pid_t root, int sig, pid_t group, const pid_t *skip, u32 skips)
+/* What is below a spared process is left alone with it. */
+u32 tree_signal(pid_t root, int sig, pid_t group, bool (*spared)(pid_t))
 {
-	char buf[4096] __attribute__((aligned(8)));
+	static DIR *proc;
 	u32 found = 0;
 	count = 0;
-	if (proc_dir < 0 || lseek(proc_dir, 0, SEEK_SET) < 0)
+	if (!proc && !(proc = fdopendir(fcntl(proc_dir, F_DUPFD_CLOEXEC, 0))))
 		return 0;
-	for (;;) {
-		long n = syscall(SYS_getdents64, proc_dir, buf, sizeof buf);
-		if (n <= 0)
-			break;
-		for (long at = 0; at < n;) {
-			struct entry64 *d = (struct entry64 *)(buf + at);
-			at += d->reclen;
-			pid_t pid = number(d->name);
-			struct task t = {.pid = pid};
-			if (!pid || pid == root || count == MAX_TASKS || (count && tasks[count - 1].pid >= pid) || !stat_task(d->name, &t))
-				continue;
-			bool skipped = false;
-			for (u32 i = 0; i < skips; i++)
-				skipped |= skip[i] == pid;
-			t.ours = !skipped && ours(t.parent, root);
-			if (t.ours)
-				found += hit(&t, sig, group); /* at once: every moment it lives it may fork */
-			else if (skipped)
-				t.parent = 0;
-			tasks[count++] = t;
-		}
+	rewinddir(proc);
+	for (struct dirent *d; (d = readdir(proc)) && count < MAX_TASKS;) {
+		struct task t = {.pid = (pid_t)strtol(d->d_name, NULL, 10)}; /* 0: no process */
+		if (!t.pid || t.pid == root || (count && tasks[count - 1].pid >= t.pid) || !stat_task(&t))
+			continue;
+		if (spared && spared(t.pid))
+			t.parent = 0;
+		t.ours = ours(t.parent, root);
+		if (t.ours)
+			found += hit(&t, sig, group); /* at once: every moment it lives it may fork */
+		tasks[count++] = t;
 	}
 	/* Pids wrap around, so a child can come before its parent. */
 	for (bool more = true; more;) {
 		more = false;
-		for (u32 i = 0; i < count; i++) {
-			if (tasks[i].ours || !tasks[i].parent || !ours(tasks[i].parent, root))
+		for (struct task *t = tasks; t < tasks + count; t++) {
+			if (t->ours || !t->parent || !ours(t->parent, root))
 				continue;
-			tasks[i].ours = more = true;
-			found += hit(&tasks[i], sig, group);
+			t->ours = more = true;
+			found += hit(t, sig, group);
 		}
 	}
 	return found;
-}
-
-u32 tree_tasks(void)
-{
-	tree_signal(-1, 0, 0, NULL, 0);
-	return count;
 }

@@ -1,7 +1,6 @@
 /* Writing files: bytes go to a hidden temporary beside the target, which one rename makes visible. A whole small file travels in
  * one frame; a larger one in chunks that name their offset, under an id the host chose, which outlives a lost connection. */
 #include "agent.h"
-#include <limits.h>
 #include <stdio.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -16,66 +15,59 @@ struct target {
 struct upload {
 	struct upload *next;
 	u64 offset, used, hash; /* of the path it was begun for */
-	bool committed; /* kept for a while, so that a repeated commit succeeds */
+	bool committed;         /* kept for a while, so that a repeated commit succeeds */
 	u32 uid, gid;
 	struct target t;
 	char id[MAX_ID + 1];
 };
 
 static struct upload *uploads;
-static u32 count;
+
+/* ---- one file ---- */
 
 static void target_close(struct target *t, bool drop)
 {
 	int err = errno;
 	if (drop && t->fd >= 0)
 		unlinkat(t->dir, t->temporary, 0);
-	if (t->fd >= 0)
-		close(t->fd);
-	if (t->dir >= 0)
-		close(t->dir);
-	t->fd = t->dir = -1;
 	errno = err;
+	t->fd = closing(t->fd, -1);
+	t->dir = closing(t->dir, -1);
 }
 
 /* The directory and name a write to this path ends at: symbolic links are followed, as open(2) would. */
-static bool resolve(struct target *t, char *path, bool parents)
+static bool resolve(struct target *t, char *path)
 {
-	int at = AT_FDCWD;
 	char link[PATH_MAX], *base;
-	for (int hops = 0;; hops++) {
-		size_t n = strlen(path);
-		bool directory = n && path[n - 1] == '/';
-		t->dir = parent_at(at, path, parents, &base);
-		int err = errno == EINVAL || directory ? EISDIR : errno;
-		if (at >= 0)
-			close(at);
-		if (t->dir < 0 || directory) {
-			errno = err;
+	int from = AT_FDCWD;
+	for (int hops = 0; hops <= MAX_HOPS; hops++) {
+		bool directory = path[0] && path[strlen(path) - 1] == '/';
+		t->dir = closing(from, parent_at(from, path, true, &base));
+		if (directory || (t->dir < 0 && errno == EINVAL))
+			errno = EISDIR;
+		if (t->dir < 0 || directory)
 			return false;
-		}
-		ssize_t got = readlinkat(t->dir, base, link, sizeof link - 1);
-		if (got < 0 && (errno == EINVAL || errno == ENOENT)) {
+		ssize_t n = readlinkat(t->dir, base, link, sizeof link - 1);
+		if (n < 0) {
 			strcpy(t->base, base);
-			return true;
+			return errno == EINVAL || errno == ENOENT; /* no link; what it is, if anything, is seen next */
 		}
-		if (got < 0 || hops == MAX_HOPS) {
-			errno = got < 0 ? errno : ELOOP;
-			return false;
-		}
-		link[got] = 0;
+		link[n] = 0;
 		strcpy(path, link);
-		at = t->dir;
+		from = t->dir;
 		t->dir = -1;
 	}
+	closing(from, 0);
+	errno = ELOOP;
+	return false;
 }
 
-static bool create(struct target *t, char *path, u32 mode, bool parents)
+static bool create(struct target *t, char *path, u32 mode)
 {
 	struct stat old;
 	u64 random;
 	t->fd = t->dir = -1;
-	if (!resolve(t, path, parents))
+	if (!resolve(t, path))
 		return false;
 	bool exists = fstatat(t->dir, t->base, &old, AT_SYMLINK_NOFOLLOW) == 0;
 	if (exists && !S_ISREG(old.st_mode)) {
@@ -89,198 +81,159 @@ static bool create(struct target *t, char *path, u32 mode, bool parents)
 	if (t->fd < 0)
 		return false;
 	/* A file that is replaced keeps its owner where the writer may give it away, and its mode unless another is asked for. */
-	if (exists && (fchown(t->fd, old.st_uid, old.st_gid) < 0 && errno != EPERM))
+	if (exists && fchown(t->fd, old.st_uid, old.st_gid) < 0 && errno != EPERM)
 		return false;
 	return fchmod(t->fd, (mode != UINT32_MAX ? mode : exists ? old.st_mode : 0644) & 07777) == 0;
 }
 
-static bool fill(struct target *t, const u8 *p, size_t n)
+static bool fill(struct target *t, struct str s)
 {
-	while (n) {
-		ssize_t w = write(t->fd, p, n);
-		if (w < 0 && errno == EINTR)
+	while (s.n) {
+		ssize_t n = write(t->fd, s.p, s.n);
+		if (n < 0 && errno == EINTR)
 			continue;
-		if (w <= 0)
+		if (n <= 0)
 			return false;
-		p += w;
-		n -= (size_t)w;
+		s = (struct str){s.p + n, s.n - (u32)n};
 	}
 	return true;
 }
 
-static bool publish(struct target *t, u8 flags)
+static bool publish(struct target *t)
 {
-	return !((flags & WRITE_FSYNC) && fsync(t->fd) < 0) && renameat(t->dir, t->temporary, t->dir, t->base) == 0;
+	return renameat(t->dir, t->temporary, t->dir, t->base) == 0;
 }
 
-static void w_accepted(u32 channel, u64 offset)
+static int accepted(const struct request *q, u64 offset)
 {
-	w_begin(T_OFFSET, channel);
-	w_int(offset, 8);
-	w_end();
+	w_frame(T_OFFSET, q->channel, "8", offset);
+	return ANSWERED;
 }
 
-static void write_whole(u32 channel, struct rd *r)
+int file_write(struct request *q)
 {
-	static char path[PATH_MAX];
-	u32 uid = rd_u32(r), gid = rd_u32(r), mode = rd_u32(r);
-	u8 flags = rd_u8(r);
-	struct target t = {.dir = -1, .fd = -1};
-	if (!rd_path(r, path))
-		return w_error(channel, E_INVALID, EINVAL, 0, "malformed request or path");
-	size_t n = (size_t)(r->end - r->p);
-	bool done = as_user(uid, gid) && create(&t, path, mode, flags & WRITE_PARENTS) && fill(&t, r->p, n) && publish(&t, flags);
+	struct target t;
+	bool done = create(&t, q->path, q->mode) && fill(&t, q->rest) && publish(&t);
 	target_close(&t, !done);
-	as_agent();
-	if (done)
-		w_accepted(channel, n);
-	else
-		w_errno(channel, errno);
+	return done ? accepted(q, q->rest.n) : FAILED;
 }
 
-static void forget(struct upload *u, bool drop)
-{
-	if (drop)
-		as_user(u->uid, u->gid);
-	target_close(&u->t, drop);
-	as_agent();
-	for (struct upload **at = &uploads; *at; at = &(*at)->next)
-		if (*at == u) {
-			*at = u->next;
-			break;
-		}
-	count--;
-	free(u);
-}
+/* ---- in pieces ---- */
 
 static struct upload *find(const char *id)
 {
-	for (struct upload *u = uploads; u; u = u->next)
-		if (strcmp(u->id, id) == 0)
-			return u;
-	return NULL;
+	struct upload *u = uploads;
+	while (u && strcmp(u->id, id) != 0)
+		u = u->next;
+	return u;
 }
 
-static u64 hash_of(const char *path)
+static void forget(struct upload *u)
 {
-	u64 hash = 14695981039346656037u;
-	for (; *path; path++)
-		hash = (hash ^ (u8)*path) * 1099511628211u;
-	return hash;
+	target_close(&u->t, !u->committed);
+	UNLINK(uploads, u);
+	free(u);
 }
 
-static void forget_committed(void)
+/* Whether there is room for one more, perhaps in place of one that is remembered only for repeated commits. */
+static bool admit(void)
 {
 	struct upload *oldest = NULL;
-	for (struct upload *u = uploads; u; u = u->next)
+	u32 count = 0;
+	for (struct upload *u = uploads; u; u = u->next, count++)
 		if (u->committed && (!oldest || u->used <= oldest->used))
 			oldest = u;
-	if (oldest)
-		forget(oldest, false);
+	if (count >= MAX_UPLOADS && oldest)
+		forget(oldest);
+	return count < MAX_UPLOADS || oldest;
 }
 
-static struct upload *begin(u32 channel, const char *id, u32 uid, u32 gid, u32 mode, char *path)
+static struct upload *begin(struct request *q)
 {
-	if (count >= MAX_UPLOADS)
-		forget_committed();
-	struct upload *u = count < MAX_UPLOADS ? calloc(1, sizeof *u) : NULL;
+	struct upload *u = admit() ? calloc(1, sizeof *u) : NULL;
 	if (!u) {
-		w_error(channel, E_RESOURCES, ENOMEM, 0, "too many uploads");
+		errno = ENOMEM;
 		return NULL;
 	}
-	strcpy(u->id, id);
-	u->uid = uid;
-	u->gid = gid;
-	u->hash = hash_of(path); /* which create() takes apart */
-	bool done = as_user(uid, gid) && create(&u->t, path, mode, true);
-	if (!done)
+	strcpy(u->id, q->id);
+	u->uid = q->uid;
+	u->gid = q->gid;
+	u->hash = hash_of(q->path, strlen(q->path)); /* which create() takes apart */
+	if (!create(&u->t, q->path, q->mode)) {
 		target_close(&u->t, true);
-	as_agent();
-	if (!done) {
-		w_errno(channel, errno);
 		free(u);
 		return NULL;
 	}
 	u->next = uploads;
 	uploads = u;
-	count++;
 	return u;
 }
 
-static void chunk(u32 channel, struct rd *r)
+int upload_chunk(struct request *q)
 {
-	static char path[PATH_MAX];
-	char id[MAX_ID + 1];
-	u32 uid = rd_u32(r), gid = rd_u32(r), mode = rd_u32(r);
-	rd_text(r, id, sizeof id);
-	rd_path(r, path);
-	u64 offset = rd_u64(r);
-	size_t n = (size_t)(r->end - r->p);
-	if (r->bad || !id[0])
-		return w_error(channel, E_INVALID, EINVAL, 0, "malformed request or path");
-	struct upload *u = find(id);
-	if (u && (u->uid != uid || u->hash != hash_of(path)))
-		return w_error(channel, E_CONFLICT, 0, u->offset, "this upload id names another upload");
-	if (offset > (u ? u->offset : 0))
-		return w_error(channel, E_GAP, 0, u ? u->offset : 0, "bytes before this offset are missing");
-	if (!u && !(u = begin(channel, id, uid, gid, mode, path)))
-		return;
+	struct upload *u = find(q->id);
+	u64 offset = q->n[0], reached = u ? u->offset : 0, known = reached - offset;
+	if (!q->id[0])
+		return refuse(q, E_INVALID, 0, "malformed request or path");
+	if (u && (u->uid != q->uid || u->hash != hash_of(q->path, strlen(q->path))))
+		return refuse(q, E_CONFLICT, reached, "this upload id names another upload");
+	if (offset > reached)
+		return refuse(q, E_GAP, reached, "bytes before this offset are missing");
+	if (!u && !(u = begin(q)))
+		return FAILED;
 	u->used = now;
 	wake_at(now + IDLE_MS);
-	u64 known = u->offset - offset;
-	if (known < n && u->committed)
-		return w_error(channel, E_CONFLICT, 0, u->offset, "this upload is committed");
-	if (known < n) {
-		/* An earlier failure may have left part of a chunk behind. */
-		if (lseek(u->t.fd, (off_t)u->offset, SEEK_SET) < 0 || !fill(&u->t, r->p + known, n - known))
-			return w_errno(channel, errno);
-		u->offset = offset + n;
-	}
-	w_accepted(channel, u->offset);
+	if (known >= q->rest.n)
+		return accepted(q, reached);
+	if (u->committed)
+		return refuse(q, E_CONFLICT, reached, "this upload is committed");
+	/* An earlier failure may have left part of a chunk behind. */
+	if (lseek(u->t.fd, (off_t)reached, SEEK_SET) < 0 || !fill(&u->t, (struct str){q->rest.p + known, q->rest.n - (u32)known}))
+		return FAILED;
+	return accepted(q, u->offset = offset + q->rest.n);
 }
 
-void upload_handle(u8 type, u32 channel, struct rd *r)
+int upload_commit(struct request *q)
 {
-	if (type == T_WRITE)
-		return write_whole(channel, r);
-	if (type == T_UPLOAD)
-		return chunk(channel, r);
-	char id[MAX_ID + 1];
-	rd_text(r, id, sizeof id);
-	u64 size = type == T_COMMIT ? rd_u64(r) : 0;
-	u8 flags = type == T_COMMIT ? rd_u8(r) : 0;
-	struct upload *u = r->bad ? NULL : find(id);
-	if (r->bad || (!u && type == T_COMMIT))
-		return w_error(channel, r->bad ? E_INVALID : E_NO_UPLOAD, 0, 0, "no such upload");
-	if (type == T_ABORT) {
-		if (u)
-			forget(u, !u->committed);
-		return w_empty(T_OK, channel);
-	}
-	if (size != u->offset)
-		return w_error(channel, E_GAP, 0, u->offset, "another number of bytes has arrived");
+	struct upload *u = find(q->id);
+	if (!u)
+		return refuse(q, E_NO_UPLOAD, 0, "no such upload");
+	if (q->n[0] != u->offset)
+		return refuse(q, E_GAP, u->offset, "another number of bytes has arrived");
 	if (u->committed)
-		return w_accepted(channel, size);
-	bool done = as_user(u->uid, u->gid) && ftruncate(u->t.fd, (off_t)size) == 0 && publish(&u->t, flags);
-	int err = errno;
+		return accepted(q, u->offset);
+	u->committed = as_user(u->uid, u->gid) && ftruncate(u->t.fd, (off_t)u->offset) == 0 && publish(&u->t);
+	int done = u->committed ? accepted(q, u->offset) : FAILED;
+	if (u->committed)
+		target_close(&u->t, false);
+	else
+		forget(u);
 	as_agent();
-	if (!done) {
-		forget(u, true);
-		return w_errno(channel, err);
-	}
-	target_close(&u->t, false);
-	u->committed = true;
-	u->used = now;
-	w_accepted(channel, size);
+	return done;
+}
+
+static void abandon(struct upload *u)
+{
+	as_user(u->uid, u->gid);
+	forget(u);
+	as_agent();
+}
+
+int upload_abort(struct request *q)
+{
+	struct upload *u = find(q->id);
+	if (u)
+		abandon(u);
+	return DONE;
 }
 
 /* Abandoned uploads leave nothing behind. */
-void files_tick(void)
+void upload_tick(void)
 {
 	for (struct upload *u = uploads, *next; u; u = next) {
 		next = u->next;
 		if (now >= u->used + IDLE_MS)
-			forget(u, !u->committed);
+			abandon(u);
 		else
 			wake_at(u->used + IDLE_MS);
 	}

@@ -1,128 +1,102 @@
 /* Work that grows with a directory: listing and removing trees. Each is a channel that does one small slice per round of the loop;
  * a worker process would not do, because removing files must work when no process can be made. */
 #include "agent.h"
-#include <limits.h>
+#include <dirent.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 
-enum { MAX_QUEUED = 1 << 20, MAX_DEPTH = 1024, SLICE = 64 };
+enum { MAX_QUEUED = 1 << 20, MAX_DEPTH = 1024, SLICE = 64, DIRECTORY = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC };
 
-static char batch[8192] __attribute__((aligned(8)));
-
-static bool dots(const char *name)
+bool dots(const char *name)
 {
 	return name[0] == '.' && (!name[1] || (name[1] == '.' && !name[2]));
 }
 
-/* ---- list: breadth first, one directory open at a time ---- */
+static DIR *open_list(int fd)
+{
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	if (!dir)
+		closing(fd, 0);
+	return dir;
+}
 
-struct place_to_go {
-	struct place_to_go *next;
-	u16 depth;
-	char path[];
-};
+/* ---- list: breadth first, one directory open at a time ---- */
 
 struct lister {
 	struct chan c;
-	u32 uid, gid, left, sent, queued;
+	u32 uid, gid, left;
 	u16 depth, at_depth;
-	int root, dir;
+	int root;
+	DIR *dir; /* what is read now */
 	bool truncated;
-	struct place_to_go *first, **last;
-	char at[PATH_MAX]; /* of dir, below the root; empty for the root itself */
+	struct queue below; /* directories to go to: u16 depth and path, ended by a NUL */
+	char at[PATH_MAX];  /* of dir, below the root; empty for the root itself */
 };
 
-static void enqueue(struct lister *l, const char *path, u32 n)
-{
-	struct place_to_go *p = l->queued + n < MAX_QUEUED ? malloc(sizeof *p + n + 1) : NULL;
-	if (!p) {
-		l->truncated = true;
-		return;
-	}
-	p->next = NULL;
-	p->depth = (u16)(l->at_depth + 1);
-	memcpy(p->path, path, n + 1);
-	l->queued += n;
-	*l->last = p;
-	l->last = &p->next;
-}
-
-static void w_entry(struct lister *l, const char *name)
+/* False when there is one too many. */
+static bool w_entry(struct lister *l, const char *name)
 {
 	struct stat s;
 	char path[PATH_MAX + NAME_MAX + 2], target[PATH_MAX];
-	if (fstatat(l->dir, name, &s, AT_SYMLINK_NOFOLLOW) < 0)
-		return; /* gone already */
-	ssize_t n = S_ISLNK(s.st_mode) ? readlinkat(l->dir, name, target, sizeof target) : 0;
+	if (fstatat(dirfd(l->dir), name, &s, AT_SYMLINK_NOFOLLOW) < 0)
+		return true; /* gone already */
+	if (!l->left--)
+		return false;
+	ssize_t n = S_ISLNK(s.st_mode) ? readlinkat(dirfd(l->dir), name, target, sizeof target) : 0;
 	int length = snprintf(path, sizeof path, "%s%s%s", l->at, l->at[0] ? "/" : "", name);
 	w_begin(T_ENTRY, l->c.id);
 	w_str(path, (u32)length);
 	w_stat(&s, target, n > 0 ? (u32)n : 0);
 	w_end();
-	l->sent++;
-	l->left--;
-	if (!S_ISDIR(s.st_mode) || l->at_depth + 1 >= l->depth)
-		return;
-	if (length < PATH_MAX)
-		enqueue(l, path, (u32)length);
-	else
+	u16 depth = l->at_depth + 1;
+	if (!S_ISDIR(s.st_mode) || depth >= l->depth)
+		return true;
+	/* All or nothing of it must find room. */
+	if (length >= PATH_MAX || l->below.to - l->below.from + sizeof depth + PATH_MAX > MAX_QUEUED || !queue_add(&l->below, (u8 *)&depth, sizeof depth))
 		l->truncated = true;
+	else
+		queue_add(&l->below, (u8 *)path, (u32)length + 1);
+	return true;
 }
 
 /* The next directory; one that vanished or may not be read is skipped, its own entry has been sent. */
 static bool next_dir(struct lister *l)
 {
-	while (l->dir < 0 && l->first) {
-		struct place_to_go *p = l->first;
-		struct open_how how = {.flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH};
-		l->dir = keep_fd((int)syscall(SYS_openat2, l->root, p->path, &how, sizeof how));
-		if (l->dir < 0 && errno == ENOSYS)
-			l->dir = keep_fd(openat(l->root, p->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-		l->at_depth = p->depth;
-		strcpy(l->at, p->path);
-		l->queued -= (u32)strlen(p->path);
-		l->first = p->next;
-		if (!l->first)
-			l->last = &l->first;
-		free(p);
+	while (!l->dir && l->below.from < l->below.to) {
+		const u8 *next = l->below.bytes + l->below.from;
+		memcpy(&l->at_depth, next, sizeof l->at_depth);
+		strcpy(l->at, (const char *)next + sizeof l->at_depth);
+		l->below.from += (u32)(sizeof l->at_depth + strlen(l->at) + 1);
+		l->dir = open_list(open_at(l->root, l->at, DIRECTORY, RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH));
 	}
-	return l->dir >= 0;
+	return l->dir;
+}
+
+static bool list_slice(struct lister *l)
+{
+	for (int i = 0; i < SLICE && next_dir(l); i++) {
+		struct dirent *e = readdir(l->dir);
+		if (!e) {
+			closedir(l->dir);
+			l->dir = NULL;
+		} else if (!dots(e->d_name) && !w_entry(l, e->d_name)) {
+			l->truncated = true;
+			return false;
+		}
+	}
+	return next_dir(l);
 }
 
 static bool lister_pump(struct chan *c)
 {
 	struct lister *l = (struct lister *)c;
-	long n = 0;
 	as_user(l->uid, l->gid);
-	if (l->left && next_dir(l)) {
-		n = syscall(SYS_getdents64, l->dir, batch, 4096);
-		for (long at = 0; at < n;) {
-			struct entry64 *d = (struct entry64 *)(batch + at);
-			at += d->reclen;
-			if (dots(d->name))
-				continue;
-			if (!l->left)
-				l->truncated = true;
-			else
-				w_entry(l, d->name);
-		}
-		if (n <= 0) {
-			close(l->dir);
-			l->dir = -1;
-		}
-	} else if (!l->left && (l->dir >= 0 || l->first))
-		l->truncated = l->truncated || l->first || syscall(SYS_getdents64, l->dir, batch, sizeof batch) > 0;
+	bool more = list_slice(l);
 	as_agent();
-	if (l->left && (l->dir >= 0 || l->first))
+	if (more)
 		return true;
-	if (!l->left && n > 0)
-		return true; /* once more, to learn whether that was all */
-	w_begin(T_END, c->id);
-	w_int(l->sent, 8);
-	w_int(l->truncated, 1);
-	w_end();
+	w_frame(T_END, c->id, "1", l->truncated);
 	chan_close(c);
 	return false;
 }
@@ -130,43 +104,30 @@ static bool lister_pump(struct chan *c)
 static void lister_drop(struct chan *c)
 {
 	struct lister *l = (struct lister *)c;
-	if (l->dir >= 0)
-		close(l->dir);
+	if (l->dir)
+		closedir(l->dir);
 	close(l->root);
-	for (struct place_to_go *p; (p = l->first);) {
-		l->first = p->next;
-		free(p);
-	}
+	queue_free(&l->below);
 }
 
 static const struct chan_ops lister_ops = {.pump = lister_pump, .drop = lister_drop};
 
-void list_open(u32 channel, u32 uid, u32 gid, struct rd *r)
+int file_list(struct request *q)
 {
-	static char path[PATH_MAX];
-	u16 depth = rd_u16(r);
-	u32 limit = rd_u32(r);
-	if (!rd_path(r, path) || !depth)
-		return w_error(channel, E_INVALID, EINVAL, 0, "malformed request or path");
-	int root = as_user(uid, gid) ? open_at(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_NONBLOCK, 0) : -1;
-	int err = errno, dir = root < 0 ? -1 : keep_fd(fcntl(root, F_DUPFD_CLOEXEC, 0));
-	as_agent();
+	int root = open_at(AT_FDCWD, q->path, O_RDONLY | O_DIRECTORY | O_NONBLOCK, 0);
 	if (root < 0)
-		return w_errno(channel, err);
-	struct lister *l = chan_open(sizeof *l, channel, 0, &lister_ops);
-	if (!l) {
-		close(root);
-		if (dir >= 0)
-			close(dir);
-		return;
-	}
-	l->uid = uid;
-	l->gid = gid;
-	l->depth = depth;
-	l->left = limit;
+		return FAILED;
+	struct lister *l = chan_open(sizeof *l, q->channel, 0, &lister_ops);
+	if (!l)
+		return closing(root, ANSWERED);
+	l->uid = q->uid;
+	l->gid = q->gid;
+	l->depth = (u16)q->n[0];
+	l->left = (u32)q->n[1];
 	l->root = root;
-	l->dir = dir;
-	l->last = &l->first;
+	l->dir = open_list(keep_fd(fcntl(root, F_DUPFD_CLOEXEC, 0)));
+	l->below.cap = MAX_QUEUED;
+	return ANSWERED;
 }
 
 /* ---- remove: depth first with one directory open; names are not kept, emptied directories are simply met again ---- */
@@ -174,16 +135,27 @@ void list_open(u32 channel, u32 uid, u32 gid, struct rd *r)
 struct remover {
 	struct chan c;
 	u32 uid, gid, depth;
-	int parent, dir;
+	int parent;
+	DIR *dir;
+	bool met; /* something, since its beginning */
 	dev_t device;
 	ino_t above[MAX_DEPTH]; /* the directories from the top down to dir */
 	char base[NAME_MAX + 1];
 };
 
+static int go_to(struct remover *r, int fd)
+{
+	if (r->dir)
+		closedir(r->dir);
+	r->dir = open_list(fd);
+	r->met = false;
+	return r->dir ? 0 : errno;
+}
+
 static int enter(struct remover *r, int from, const char *name)
 {
 	struct stat s;
-	int fd = keep_fd(openat(from, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+	int fd = keep_fd(openat(from, name, DIRECTORY));
 	if (fd < 0)
 		return errno == ENOENT ? 0 : errno;
 	int err = fstat(fd, &s) < 0 ? errno : 0;
@@ -193,67 +165,71 @@ static int enter(struct remover *r, int from, const char *name)
 		err = EBUSY; /* a mount point: what is behind it is somebody else's */
 	if (!err && r->depth == MAX_DEPTH)
 		err = ELOOP;
-	if (err) {
-		close(fd);
-		return err;
-	}
-	if (r->dir >= 0)
-		close(r->dir);
-	r->dir = fd;
+	if (err)
+		return closing(fd, err);
 	r->above[r->depth++] = s.st_ino;
-	return 0;
+	return go_to(r, fd);
 }
 
 /* ".." is only trusted if it is the directory we came from: somebody may have moved ours meanwhile. */
 static int leave(struct remover *r)
 {
 	struct stat s;
-	int up = --r->depth ? openat(r->dir, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-	if (r->depth && up < 0)
+	if (!--r->depth) {
+		closedir(r->dir);
+		r->dir = NULL;
+		return 0;
+	}
+	int up = openat(dirfd(r->dir), "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (up < 0)
 		return errno;
-	close(r->dir);
-	r->dir = up;
-	if (up >= 0 && (fstat(up, &s) < 0 || s.st_dev != r->device || s.st_ino != r->above[r->depth - 1]))
-		return EBUSY;
-	return 0;
+	if (fstat(up, &s) < 0 || s.st_dev != r->device || s.st_ino != r->above[r->depth - 1])
+		return closing(up, EBUSY);
+	return go_to(r, up);
+}
+
+static int unlink_any(int dir, const char *name)
+{
+	int done = unlinkat(dir, name, 0);
+	if (done < 0 && errno == EISDIR)
+		done = unlinkat(dir, name, AT_REMOVEDIR);
+	if (done < 0 && errno == EEXIST)
+		errno = ENOTEMPTY;
+	return done;
 }
 
 static int remove_entry(struct remover *r, int from, const char *name, bool *entered)
 {
-	if (unlinkat(from, name, 0) == 0 || errno == ENOENT)
+	if (unlink_any(from, name) == 0 || errno == ENOENT)
 		return 0;
-	if (errno != EISDIR)
-		return errno;
-	if (unlinkat(from, name, AT_REMOVEDIR) == 0 || errno == ENOENT)
-		return 0;
-	if (errno != ENOTEMPTY && errno != EEXIST)
+	if (errno != ENOTEMPTY)
 		return errno;
 	*entered = true;
 	return enter(r, from, name);
 }
 
-/* One batch of entries. -1: all is gone. */
+/* Some entries. -1: all is gone. */
 static int remove_slice(struct remover *r)
 {
 	bool entered = false;
-	if (r->dir < 0) {
-		int err = remove_entry(r, r->parent, r->base, &entered);
-		return err ? err : r->dir >= 0 ? 0 : -1;
+	int err = 0;
+	if (!r->dir) {
+		err = remove_entry(r, r->parent, r->base, &entered);
+		return err ? err : r->dir ? 0 : -1;
 	}
-	if (lseek(r->dir, 0, SEEK_SET) < 0)
-		return errno;
-	long n = syscall(SYS_getdents64, r->dir, batch, 2048);
-	bool empty = true;
-	int err = n < 0 && errno != ENOENT ? errno : 0;
-	for (long at = 0; at < n && !err && !entered;) {
-		struct entry64 *d = (struct entry64 *)(batch + at);
-		at += d->reclen;
-		if (dots(d->name))
-			continue;
-		empty = false;
-		err = remove_entry(r, r->dir, d->name, &entered);
+	for (int i = 0; i < SLICE && !err && !entered; i++) {
+		struct dirent *e = readdir(r->dir);
+		if (!e && !r->met)
+			return leave(r);
+		if (!e) { /* again, until there is nothing to meet */
+			rewinddir(r->dir);
+			r->met = false;
+		} else if (!dots(e->d_name)) {
+			r->met = true;
+			err = remove_entry(r, dirfd(r->dir), e->d_name, &entered);
+		}
 	}
-	return !err && empty ? leave(r) : err;
+	return err;
 }
 
 static bool remover_pump(struct chan *c)
@@ -276,22 +252,28 @@ static void remover_drop(struct chan *c)
 {
 	struct remover *r = (struct remover *)c;
 	close(r->parent);
-	if (r->dir >= 0)
-		close(r->dir);
+	if (r->dir)
+		closedir(r->dir);
 }
 
 static const struct chan_ops remover_ops = {.pump = remover_pump, .drop = remover_drop};
 
-void remove_tree(u32 channel, u32 uid, u32 gid, int parent, const char *base)
+int file_remove(struct request *q)
 {
-	struct remover *r = chan_open(sizeof *r, channel, 0, &remover_ops);
-	if (!r) {
-		close(parent);
-		return;
-	}
-	r->uid = uid;
-	r->gid = gid;
-	r->parent = parent;
-	r->dir = -1;
+	char *base;
+	bool recursive = q->n[0];
+	int dir = parent_at(AT_FDCWD, q->path, false, &base);
+	if (dir < 0)
+		return FAILED;
+	int done = unlink_any(dir, base);
+	if (done == 0 || errno != ENOTEMPTY || !recursive)
+		return closing(dir, done);
+	struct remover *r = chan_open(sizeof *r, q->channel, 0, &remover_ops);
+	if (!r)
+		return closing(dir, ANSWERED);
+	r->uid = q->uid;
+	r->gid = q->gid;
+	r->parent = dir;
 	strcpy(r->base, base);
+	return ANSWERED;
 }

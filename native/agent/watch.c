@@ -1,9 +1,7 @@
-/* Watching directories. One inotify descriptor, made when first needed; the kernel gives the same number to two watches of one
- * directory, so events go to every watch that names it. Each event uses up one credit; what nobody has credit for becomes an
- * overflow, as does whatever is beyond the limits here: the host then looks again by itself. */
+/* Watching directories, each watch with an inotify instance of its own. Each event uses up one credit; what nobody has credit for
+ * becomes an overflow, as does whatever is beyond the limits here: the host then looks again by itself. */
 #include "agent.h"
 #include <dirent.h>
-#include <limits.h>
 #include <stdio.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
@@ -17,6 +15,8 @@ enum {
 
 struct watch {
 	struct chan c;
+	struct source s;
+	struct dir *dirs;
 	u32 uid, gid, count;
 	int root; /* O_PATH */
 	bool recursive, lost;
@@ -24,13 +24,10 @@ struct watch {
 
 struct dir {
 	struct dir *next;
-	struct watch *w;
 	int number;
 	char *below; /* of the watched directory; empty for itself */
 };
 
-static struct source inotify = {.fd = -1};
-static struct dir *dirs;
 static u32 dir_count;
 
 static void emit(struct watch *w, u8 kind, bool directory, const char *path, const char *before)
@@ -41,43 +38,45 @@ static void emit(struct watch *w, u8 kind, bool directory, const char *path, con
 	}
 	w->c.credit--;
 	w_begin(T_EVENT, w->c.id);
-	w_int(kind, 1);
-	w_int(directory, 1);
+	w_ints("11", kind, directory);
 	w_str(path, (u32)strlen(path));
 	w_str(before, (u32)strlen(before));
 	w_end();
 }
 
-static void unlink_dir(struct dir **at)
+/* ---- which directories ---- */
+
+static struct dir *find(const struct watch *w, int number)
 {
-	struct dir *d = *at;
-	*at = d->next;
-	bool shared = false;
-	for (struct dir *o = dirs; o; o = o->next)
-		shared |= o->number == d->number;
-	if (!shared && inotify.fd >= 0)
-		inotify_rm_watch(inotify.fd, d->number);
-	d->w->count--;
-	dir_count--;
-	free(d->below);
-	free(d);
+	struct dir *d = w->dirs;
+	while (d && d->number != number)
+		d = d->next;
+	return d;
 }
 
 static bool at_or_below(const struct dir *d, const char *path)
 {
 	size_t n = strlen(path);
-	return strncmp(d->below, path, n) == 0 && (!d->below[n] || d->below[n] == '/');
+	return strncmp(d->below, path, n) == 0 && (!n || !d->below[n] || d->below[n] == '/');
 }
 
-/* All of w, or what is at or below a path in it. */
+static void forget_one(struct watch *w, struct dir *d)
+{
+	inotify_rm_watch(w->s.fd, d->number);
+	UNLINK(w->dirs, d);
+	w->count--;
+	dir_count--;
+	free(d->below);
+	free(d);
+}
+
+/* What is at or below a path in it; all for the empty one. */
 static void forget(struct watch *w, const char *below)
 {
-	for (struct dir **at = &dirs; *at;) {
-		struct dir *d = *at;
-		if (d->w == w && (!below || at_or_below(d, below)))
-			unlink_dir(at);
-		else
-			at = &d->next;
+	for (struct dir *d = w->dirs, *next; d; d = next) {
+		next = d->next;
+		if (at_or_below(d, below))
+			forget_one(w, d);
 	}
 }
 
@@ -87,25 +86,28 @@ static bool join(char *to, const char *a, const char *b)
 	return n >= 0 && n < PATH_MAX;
 }
 
-/* The kernel follows directories, not names: after a rename the watches stand and only their names change. False if there are none. */
-static bool relabel(struct watch *w, const char *before, const char *path)
+/* Whether the directory is new or has a new name: the kernel follows directories, so after a rename its watch stands. */
+static bool remember(struct watch *w, int number, const char *below)
 {
-	char name[PATH_MAX];
-	bool any = false;
-	for (struct dir *d = dirs; d; d = d->next) {
-		if (d->w != w || !at_or_below(d, before))
-			continue;
-		size_t n = strlen(before);
-		char *copy = join(name, path, d->below + n + (d->below[n] == '/')) ? strdup(name) : NULL;
-		if (!copy) {
-			w->lost = true;
-			continue;
-		}
-		free(d->below);
-		d->below = copy;
-		any = true;
+	struct dir *d = find(w, number);
+	if (d && strcmp(d->below, below) == 0)
+		return false; /* found by looking before its event came */
+	char *copy = strdup(below);
+	struct dir *made = d || !copy ? NULL : calloc(1, sizeof *made);
+	if (!copy || (!d && !made)) {
+		free(copy);
+		w->lost = true;
+		return false;
 	}
-	return any;
+	if (made) {
+		*made = (struct dir){.next = w->dirs, .number = number};
+		w->dirs = d = made;
+		w->count++;
+		dir_count++;
+	}
+	free(d->below);
+	d->below = copy;
+	return true;
 }
 
 /* Adds the directory `base` of `at`, which may meanwhile have another name than `below`, and, if asked for, what is below it;
@@ -114,50 +116,99 @@ static bool add(struct watch *w, int at, const char *base, const char *below, bo
 {
 	char path[64], name[PATH_MAX];
 	struct stat s;
-	if (w->count >= PER_WATCH || dir_count >= MAX_DIRS || depth >= MAX_DEPTH) {
-		w->lost = true;
-		errno = ENOSPC;
-		return false;
-	}
 	int fd = open_at(at, base, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
 	if (fd < 0)
 		return false;
 	snprintf(path, sizeof path, "/proc/self/fd/%d/.", fd);
-	int number = inotify_add_watch(inotify.fd, path, MASK);
-	for (struct dir *o = number < 0 ? NULL : dirs; o; o = o->next)
-		if (o->w == w && o->number == number) { /* found by looking before its event came */
-			close(fd);
-			return true;
-		}
-	struct dir *d = number < 0 ? NULL : calloc(1, sizeof *d);
-	if (!d || !(d->below = strdup(below))) {
-		free(d);
-		w->lost |= number < 0 && errno == ENOSPC;
-		close(fd);
-		return false;
+	int number = inotify_add_watch(w->s.fd, path, MASK);
+	if (number >= 0 && !find(w, number) && (w->count >= PER_WATCH || dir_count >= MAX_DIRS || depth >= MAX_DEPTH)) {
+		inotify_rm_watch(w->s.fd, number);
+		errno = ENOSPC;
+		number = -1;
 	}
-	d->w = w;
-	d->number = number;
-	d->next = dirs;
-	dirs = d;
-	w->count++;
-	dir_count++;
-	DIR *listing = w->recursive ? fdopendir(fd) : NULL;
-	if (!listing) {
-		close(fd);
-		return true;
+	if (number < 0) {
+		w->lost |= errno == ENOSPC;
+		return closing(fd, false);
 	}
+	DIR *listing = remember(w, number, below) && w->recursive ? fdopendir(fd) : NULL;
+	if (!listing)
+		return closing(fd, true);
 	for (struct dirent *e; (e = readdir(listing));) {
-		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || !join(name, below, e->d_name))
+		if (dots(e->d_name) || !join(name, below, e->d_name))
 			continue;
-		bool directory = e->d_type == DT_DIR || (e->d_type == DT_UNKNOWN && fstatat(dirfd(listing), e->d_name, &s, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(s.st_mode));
+		bool directory = e->d_type == DT_DIR || (e->d_type == DT_UNKNOWN && fstatat(fd, e->d_name, &s, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(s.st_mode));
 		if (tell)
 			emit(w, EVENT_CREATED, directory, name, "");
 		if (directory)
-			add(w, dirfd(listing), e->d_name, name, tell, depth + 1);
+			add(w, fd, e->d_name, name, tell, depth + 1);
 	}
 	closedir(listing);
 	return true;
+}
+
+/* ---- what happens in them ---- */
+
+static void appeared(struct watch *w, const char *path, bool directory, const struct inotify_event *from)
+{
+	/* A rename is told as one only if its first half was just before. */
+	char before[PATH_MAX];
+	struct dir *source = from ? find(w, from->wd) : NULL;
+	bool renamed = source && join(before, source->below, from->name);
+	emit(w, renamed ? EVENT_RENAMED : EVENT_CREATED, directory, path, renamed ? before : "");
+	if (!directory || !w->recursive)
+		return;
+	as_user(w->uid, w->gid);
+	add(w, w->root, path, path, !renamed, 1);
+	as_agent();
+}
+
+/* The kernel watches this directory no more, because it is gone. */
+static void ignored(struct watch *w, struct dir *d)
+{
+	if (d->below[0])
+		return forget_one(w, d);
+	w_frame(T_END, w->c.id, "1", 0);
+	chan_close(&w->c);
+}
+
+/* `from` is the first half of a rename, when this is the second. */
+static void deliver(struct watch *w, const struct inotify_event *e, const struct inotify_event *from, bool half)
+{
+	struct dir *d = find(w, e->wd);
+	char path[PATH_MAX];
+	bool directory = e->mask & IN_ISDIR;
+	if (e->mask & IN_Q_OVERFLOW)
+		w->lost = true;
+	if (!d || !join(path, d->below, e->len ? e->name : ""))
+		return;
+	if (e->mask & IN_IGNORED)
+		ignored(w, d);
+	else if (e->mask & (IN_CREATE | IN_MOVED_TO))
+		appeared(w, path, directory, from);
+	else if (e->mask & (IN_DELETE | IN_MOVED_FROM)) {
+		if (half)
+			return;
+		emit(w, EVENT_REMOVED, directory, path, "");
+		if (directory)
+			forget(w, path);
+	} else if (e->len && (e->mask & (IN_MODIFY | IN_ATTRIB)) && !directory)
+		emit(w, EVENT_MODIFIED, false, path, "");
+}
+
+static void on_inotify(struct source *s, u32 events)
+{
+	(void)events;
+	static char buf[16384] __attribute__((aligned(8)));
+	ssize_t n = read(s->fd, buf, sizeof buf);
+	const struct inotify_event *from = NULL;
+	for (ssize_t at = 0; at < n && s->fd >= 0;) {
+		const struct inotify_event *e = (struct inotify_event *)(buf + at);
+		at += (ssize_t)(sizeof *e + e->len);
+		const struct inotify_event *next = at < n ? (struct inotify_event *)(buf + at) : NULL;
+		bool half = next && (e->mask & IN_MOVED_FROM) && (next->mask & IN_MOVED_TO) && e->cookie == next->cookie;
+		deliver(s->owner, e, from, half);
+		from = half ? e : NULL;
+	}
 }
 
 static bool watch_pump(struct chan *c)
@@ -173,153 +224,29 @@ static bool watch_pump(struct chan *c)
 static void watch_drop(struct chan *c)
 {
 	struct watch *w = (struct watch *)c;
-	forget(w, NULL);
-	if (w->root >= 0)
-		close(w->root);
-	w->root = -1;
-	if (!dirs) /* inotify instances are few: give ours back */
-		source_close(&inotify);
+	forget(w, "");
+	source_close(&w->s);
+	w->root = closing(w->root, -1);
 }
 
 static const struct chan_ops watch_ops = {.pump = watch_pump, .drop = watch_drop};
 
-static void deliver(struct dir *d, const struct inotify_event *e, const struct inotify_event *from)
+int watch_open(struct request *q)
 {
-	struct watch *w = d->w;
-	char path[PATH_MAX], before[PATH_MAX];
-	bool directory = e->mask & IN_ISDIR;
-	if (!join(path, d->below, e->len ? e->name : ""))
-		return;
-	if (e->mask & (IN_CREATE | IN_MOVED_TO)) {
-		/* A rename is told as one only if its other half was seen by this watch just before. */
-		struct dir *source = NULL;
-		for (struct dir *o = from ? dirs : NULL; o; o = o->next)
-			if (o->w == w && o->number == from->wd)
-				source = o;
-		if (source && join(before, source->below, from->name))
-			emit(w, EVENT_RENAMED, directory, path, before);
-		else
-			emit(w, EVENT_CREATED, directory, path, "");
-		if (directory && w->recursive && !(source && relabel(w, before, path))) {
-			as_user(w->uid, w->gid);
-			add(w, w->root, path, path, true, 1);
-			as_agent();
-		}
-	} else if (e->mask & (IN_DELETE | IN_MOVED_FROM)) {
-		if (from)
-			return;
-		emit(w, EVENT_REMOVED, directory, path, "");
-		if (directory)
-			forget(w, path);
-	} else if (e->len && (e->mask & (IN_MODIFY | IN_ATTRIB)) && !directory)
-		emit(w, EVENT_MODIFIED, false, path, "");
-}
-
-/* `from` is, for the second half of a rename, its first; for the first half any value says that the second follows. */
-static void dispatch(const struct inotify_event *e, const struct inotify_event *from)
-{
-	struct dir *hit[64];
-	u32 n = 0;
-	for (struct dir *d = dirs; d && n < 64; d = d->next)
-		if (d->number == e->wd)
-			hit[n++] = d;
-	for (u32 i = 0; i < n; i++) {
-		bool still = false; /* delivering to another watch may have forgotten it */
-		for (struct dir *d = dirs; d; d = d->next)
-			still |= d == hit[i];
-		if (still)
-			deliver(hit[i], e, from);
-	}
-}
-
-/* The watch that sees only one half of a rename must hear of it as removal or creation. */
-static bool both_seen(const struct inotify_event *a, const struct inotify_event *b)
-{
-	if (!b || !(a->mask & IN_MOVED_FROM) || !(b->mask & IN_MOVED_TO) || a->cookie != b->cookie)
-		return false;
-	for (struct dir *x = dirs; x; x = x->next)
-		for (struct dir *y = x->number == a->wd ? dirs : NULL; y; y = y->next)
-			if (y->number == b->wd && x->w != y->w)
-				return false;
-	return true;
-}
-
-/* The kernel watches this directory no more, because it is gone. */
-static void ignored(int number)
-{
-	for (struct dir **at = &dirs; *at;) {
-		struct dir *d = *at;
-		if (d->number != number) {
-			at = &d->next;
-			continue;
-		}
-		if (d->below[0]) {
-			unlink_dir(at);
-			continue;
-		}
-		w_begin(T_END, d->w->c.id);
-		w_int(0, 8);
-		w_int(0, 1);
-		w_end();
-		chan_close(&d->w->c);
-		at = &dirs;
-	}
-}
-
-static void on_inotify(struct source *s, u32 events)
-{
-	(void)events;
-	static char buf[16384] __attribute__((aligned(8)));
-	ssize_t n = read(s->fd, buf, sizeof buf);
-	const struct inotify_event *from = NULL;
-	for (ssize_t at = 0; at < n && s->fd >= 0;) {
-		struct inotify_event *e = (struct inotify_event *)(buf + at);
-		at += (ssize_t)(sizeof *e + e->len);
-		struct inotify_event *next = at < n ? (struct inotify_event *)(buf + at) : NULL;
-		if (e->mask & IN_Q_OVERFLOW) {
-			for (struct dir *d = dirs; d; d = d->next)
-				d->w->lost = true;
-			pump_again = true;
-		} else if (e->mask & IN_IGNORED) {
-			ignored(e->wd);
-		} else {
-			bool pair = both_seen(e, next);
-			dispatch(e, pair ? e : from);
-			from = pair ? e : NULL;
-			continue;
-		}
-		from = NULL;
-	}
-}
-
-void watch_open(u32 channel, struct rd *r)
-{
-	static char path[PATH_MAX];
-	u32 uid = rd_u32(r), gid = rd_u32(r);
-	bool recursive = rd_u8(r);
-	u32 credit = rd_u32(r);
-	if (!rd_path(r, path))
-		return w_error(channel, E_INVALID, EINVAL, 0, "malformed request or path");
-	if (inotify.fd < 0) {
-		int fd = keep_fd(inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
-		if (fd < 0 || !source_open(&inotify, fd, EPOLLIN, on_inotify))
-			return w_errno(channel, errno);
-	}
-	struct watch *w = chan_open(sizeof *w, channel, credit, &watch_ops);
+	int fd = keep_fd(inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
+	if (fd < 0)
+		return FAILED;
+	struct watch *w = chan_open(sizeof *w, q->channel, q->credit, &watch_ops);
 	if (!w)
-		return;
-	w->uid = uid;
-	w->gid = gid;
-	w->recursive = recursive;
+		return closing(fd, ANSWERED);
+	w->uid = q->uid;
+	w->gid = q->gid;
+	w->recursive = q->n[0];
 	w->root = -1;
-	bool user = as_user(uid, gid);
-	w->root = user ? open_at(AT_FDCWD, path, O_PATH | O_DIRECTORY, 0) : -1;
-	bool done = w->root >= 0 && add(w, w->root, ".", "", false, 0);
+	if (source_open(&w->s, w, fd, EPOLLIN, on_inotify) && (w->root = open_at(AT_FDCWD, q->path, O_PATH | O_DIRECTORY, 0)) >= 0 && add(w, w->root, ".", "", false, 0))
+		return DONE;
 	int err = errno;
-	as_agent();
-	if (!done) {
-		w_errno(channel, err);
-		return chan_close(&w->c);
-	}
-	w_empty(T_OK, channel);
+	chan_close(&w->c);
+	errno = err;
+	return FAILED;
 }

@@ -1,56 +1,90 @@
-/* Frames: reading what the host sends, and the queue of what it gets. */
+/* Frames: what the host asks, field by field, and the queue of what it gets. */
 #include "agent.h"
 #include <sys/mman.h>
 
 enum {
-	OUT_HIGH = 512 * 1024,                /* no new work for the queue above this */
-	OUT_CAP = OUT_HIGH + 4 * MAX_PAYLOAD, /* never reached by well-sized replies; checked all the same */
+	OUT_HIGH = 512 * 1024,           /* no new work for the queue above this */
+	OUT_CAP = OUT_HIGH + (2u << 20), /* room for the longest answer, the list of processes; checked all the same */
 };
 
-static u8 *out_buf;
+static u8 *out;
 static size_t out_from, out_to, frame_at;
 static bool broken; /* the queue overflowed: what is in it is of no use */
 
 /* ---- decoding ---- */
 
+static const u8 *rd_bytes(struct rd *r, size_t n)
+{
+	const u8 *p = r->p;
+	if ((size_t)(r->end - p) < n) {
+		r->bad = true;
+		p = r->end;
+		n = 0;
+	}
+	r->p = p + n;
+	return p;
+}
+
 u64 rd_int(struct rd *r, u32 bytes)
 {
-	if ((size_t)(r->end - r->p) < bytes) {
-		r->bad = true;
-		r->p = r->end;
-		return 0;
-	}
 	u64 v = 0;
-	for (u32 i = 0; i < bytes; i++)
-		v |= (u64)r->p[i] << (8 * i);
-	r->p += bytes;
+	const u8 *p = rd_bytes(r, bytes);
+	for (u32 i = 0; !r->bad && i < bytes; i++)
+		v |= (u64)p[i] << (8 * i);
 	return v;
 }
 
-struct str rd_str(struct rd *r)
+static struct str rd_str(struct rd *r)
 {
 	u32 n = rd_u32(r);
-	if (r->bad || n > (size_t)(r->end - r->p)) {
-		r->bad = true;
-		r->p = r->end;
-		return (struct str){r->end, 0};
-	}
-	struct str s = {r->p, n};
-	r->p += n;
-	return s;
+	const u8 *p = rd_bytes(r, n);
+	return (struct str){p, r->bad ? 0 : n};
 }
 
-bool rd_text(struct rd *r, char *to, u32 cap)
+/* NUL-free, and ended with one in the copy. */
+static void rd_text(struct rd *r, char *to, u32 cap)
 {
 	struct str s = rd_str(r);
-	to[0] = 0;
-	if (r->bad || s.n >= cap || memchr(s.p, 0, s.n)) {
-		r->bad = true;
-		return false;
-	}
-	memcpy(to, s.p, s.n);
-	to[s.n] = 0;
-	return true;
+	r->bad |= s.n >= cap || memchr(s.p, 0, s.n);
+	if (!r->bad)
+		memcpy(to, s.p, s.n);
+	to[r->bad ? 0 : s.n] = 0;
+}
+
+static void rd_path(struct rd *r, char *to)
+{
+	rd_text(r, to, PATH_MAX);
+	r->bad |= to[0] != '/';
+}
+
+bool decode(struct request *q, const char *fields, struct rd r)
+{
+	u32 numbers = 0;
+	for (; *fields; fields++)
+		switch (*fields) {
+		case 'u':
+			q->uid = rd_u32(&r);
+			q->gid = rd_u32(&r);
+			break;
+		case 'c': q->credit = rd_u32(&r); break;
+		case 'm': q->mode = rd_u32(&r); break;
+		case 'P':
+		case 'i': rd_text(&r, q->id, sizeof q->id); break;
+		case 'p': rd_path(&r, q->path); break;
+		case 't': rd_path(&r, q->to); break;
+		case 's': q->text = rd_str(&r); break;
+		case '*': q->rest = (struct str){r.p, (u32)(r.end - r.p)}; return !r.bad;
+		default: q->n[numbers++] = rd_int(&r, (u32)(*fields - '0'));
+		}
+	return !r.bad && r.p == r.end;
+}
+
+u64 hash_of(const void *p, size_t n)
+{
+	u64 hash = 14695981039346656037u; /* FNV-1a */
+	for (const u8 *b = p; n--; b++)
+		hash = (hash ^ *b) * 1099511628211u;
+	return hash;
 }
 
 /* ---- encoding ---- */
@@ -59,16 +93,13 @@ u8 *w_space(u32 n)
 {
 	static u8 sink[MAX_PAYLOAD + HEADER];
 	if (OUT_CAP - out_to < n && out_from) {
-		memmove(out_buf, out_buf + out_from, out_to - out_from);
+		memmove(out, out + out_from, out_to - out_from);
 		out_to -= out_from;
 		frame_at -= out_from;
 		out_from = 0;
 	}
-	if (OUT_CAP - out_to < n) {
-		broken = true;
-		return sink;
-	}
-	return out_buf + out_to;
+	broken |= OUT_CAP - out_to < n;
+	return broken ? sink : out + out_to;
 }
 
 void w_took(u32 n)
@@ -79,44 +110,44 @@ void w_took(u32 n)
 
 void w_bytes(const void *p, u32 n)
 {
-	if (!n)
-		return;
 	u8 *to = w_space(n);
-	if (!broken)
+	if (!broken && n)
 		memcpy(to, p, n);
 	w_took(n);
 }
 
-void w_int(u64 v, u32 bytes)
+static void put(u8 *to, u64 v, u32 bytes)
 {
-	u8 *to = w_space(bytes);
 	for (u32 i = 0; i < bytes; i++)
 		to[i] = (u8)(v >> (8 * i));
-	w_took(bytes);
+}
+
+void w_numbers(const char *widths, const u64 *v)
+{
+	for (; *widths; widths++, v++) {
+		u32 bytes = (u32)(*widths - '0');
+		put(w_space(bytes), *v, bytes);
+		w_took(bytes);
+	}
 }
 
 void w_str(const void *p, u32 n)
 {
-	w_int(n, 4);
+	w_ints("4", n);
 	w_bytes(p, n);
 }
 
 void w_begin(u8 type, u32 channel)
 {
+	w_space(HEADER); /* may move the queue */
 	frame_at = out_to;
-	w_space(HEADER); /* may move the queue and frame_at with it */
-	w_int(0, 4);
-	w_int(type, 1);
-	w_int(channel, 4);
+	w_ints("414", 0, type, channel);
 }
 
 void w_end(void)
 {
-	if (broken)
-		return;
-	u32 n = (u32)(out_to - frame_at - HEADER);
-	for (u32 i = 0; i < 4; i++)
-		out_buf[frame_at + i] = (u8)(n >> (8 * i));
+	if (!broken)
+		put(out + frame_at, out_to - frame_at - HEADER, 4);
 }
 
 void w_cancel(void)
@@ -134,68 +165,33 @@ void w_empty(u8 type, u32 channel)
 void w_error(u32 channel, u16 code, int err, u64 detail, const char *message)
 {
 	w_begin(T_ERROR, channel);
-	w_int(code, 2);
-	w_int((u32)err, 4);
-	w_int(detail, 8);
+	w_ints("248", code, (u32)err, detail);
 	w_str(message, (u32)strlen(message));
 	w_end();
 }
 
-u16 code_of(int err)
-{
-	switch (err) {
-	case ENOENT: return E_NOT_FOUND;
-	case EACCES:
-	case EPERM: return E_PERMISSION;
-	case ENOTDIR: return E_NOT_DIR;
-	case EISDIR: return E_IS_DIR;
-	case EEXIST: return E_EXISTS;
-	case ELOOP: return E_LOOP;
-	case ENOTEMPTY: return E_NOT_EMPTY;
-	case ENOSPC:
-	case EDQUOT: return E_NO_SPACE;
-	case ENAMETOOLONG: return E_NAME_TOO_LONG;
-	case EBUSY:
-	case EADDRINUSE:
-	case ETXTBSY: return E_BUSY;
-	case EINVAL: return E_INVALID;
-	case EAGAIN:
-	case ENOMEM:
-	case EMFILE:
-	case ENFILE: return E_RESOURCES;
-	case EXDEV: return E_CROSS_DEVICE;
-	case EROFS: return E_READ_ONLY;
-	case ECONNREFUSED: return E_REFUSED;
-	case EPIPE:
-	case ECONNRESET: return E_CLOSED;
-	case ENXIO: return E_NOT_REGULAR;
-	case ENOEXEC: return E_NOT_EXECUTABLE;
-	case E2BIG: return E_TOO_LONG;
-	default: return E_IO;
-	}
-}
-
 void w_errno(u32 channel, int err)
 {
-	w_error(channel, code_of(err), err, 0, strerror(err));
+	w_error(channel, E_ERRNO, err, 0, strerror(err));
 }
 
-/* ---- the queue ---- */
+/* ---- the queue to the host ---- */
 
 u8 *own_pages(size_t n)
 {
-	/* Supervisors are forks of the agent and have no use for its buffers. */
-	u8 *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	u8 *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (p == MAP_FAILED)
 		return NULL;
+	/* Supervisors are forks of the agent and have no use for its buffers. Only what is touched shall take memory. */
 	madvise(p, n, MADV_DONTFORK);
+	madvise(p, n, MADV_NOHUGEPAGE);
 	return p;
 }
 
 bool out_init(void)
 {
-	out_buf = own_pages(OUT_CAP);
-	return out_buf != NULL;
+	out = own_pages(OUT_CAP);
+	return out != NULL;
 }
 
 void out_clear(void)
@@ -219,19 +215,60 @@ bool out_room(void)
 	return conn_live() && !broken && out_to - out_from < OUT_HIGH;
 }
 
-/* False when the other side is gone. */
-bool out_flush(int fd)
+/* Writes what can be written now. False with errno when the other side is gone. */
+static bool write_some(int fd, const u8 *bytes, size_t *from, size_t to)
 {
-	while (out_from < out_to) {
-		ssize_t n = write(fd, out_buf + out_from, out_to - out_from);
+	while (*from < to) {
+		ssize_t n = write(fd, bytes + *from, to - *from);
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n < 0 && errno == EAGAIN)
-			return true;
 		if (n <= 0)
-			return false;
-		out_from += (size_t)n;
+			return n < 0 && errno == EAGAIN;
+		*from += (size_t)n;
 	}
-	out_from = out_to = 0;
 	return true;
+}
+
+bool out_flush(int fd)
+{
+	bool well = write_some(fd, out, &out_from, out_to);
+	if (out_from == out_to)
+		out_from = out_to = 0;
+	return well;
+}
+
+/* ---- queues to programs and sockets ---- */
+
+u32 queue_add(struct queue *q, const u8 *p, u32 n)
+{
+	if (n && !q->bytes && !(q->bytes = malloc(q->cap)))
+		return 0;
+	if (n > q->cap - q->to && q->from) {
+		memmove(q->bytes, q->bytes + q->from, q->to - q->from);
+		q->to -= q->from;
+		q->from = 0;
+	}
+	if (n > q->cap - q->to)
+		n = q->cap - q->to;
+	if (n)
+		memcpy(q->bytes + q->to, p, n);
+	q->to += n;
+	return n;
+}
+
+bool queue_flush(struct queue *q, int fd)
+{
+	size_t from = q->from;
+	bool well = write_some(fd, q->bytes, &from, q->to);
+	q->from = (u32)from;
+	if (q->from == q->to)
+		queue_free(q);
+	return well;
+}
+
+void queue_free(struct queue *q)
+{
+	free(q->bytes);
+	q->bytes = NULL;
+	q->from = q->to = 0;
 }

@@ -51,6 +51,13 @@ static void put_text(const char *text)
 	length += n;
 }
 
+static void put_string(const char *text)
+{
+	size_t n = strlen(text) + 1;
+	memcpy(out + length, text, n);
+	length += n;
+}
+
 static const char *pick(const char *const *from, u32 n)
 {
 	return from[below(n)];
@@ -94,19 +101,18 @@ static void put_spec(void)
 {
 	static const char *const programs[] = {"/p", "p", "/none", "/t", "./p"};
 	static const char *const steps[] = {"", "w", "we", "wwwwwwwwww", "r", "rw", "d", "wdp", "p", "k", "swsws", "dddp"};
-	put_text(id());
 	put(below(4), 1);
 	put_user();
 	put(below(100), 2);
 	put(below(100), 2);
 	put(below(2) ? 4096 : number(), 4);
-	put(below(20), 4);
-	put_text(below(8) ? "/" : path());
-	put(2, 4);
-	put_text(PICK(programs));
-	put_text(PICK(steps));
-	put(1, 4);
-	put_text(below(16) ? "PATH=/none:/:" : "broken");
+	put(below(50) ? 2 : number(), 4);
+	put(below(50) ? 1 : number(), 4);
+	put_string(id());
+	put_string(below(8) ? "/" : path());
+	put_string(PICK(programs));
+	put_string(PICK(steps));
+	put_string(below(16) ? "PATH=/none:/:" : "broken");
 }
 
 static void put_body(u8 type)
@@ -115,33 +121,31 @@ static void put_body(u8 type)
 	switch (type) {
 	case T_CREDIT: return put(number(), 4);
 	case T_DATA: return put_noise(3000);
-	case T_SPAWN: put(below(2), 1); put(credit, 4); put_text(path()); return put_spec();
+	case T_SPAWN: put(credit, 4); put_text(path()); return put_spec();
 	case T_ATTACH: put_text(id()); put(below(2) ? 0 : number(), 8); return put(credit, 4);
 	case T_SIGNAL: put_text(id()); put(below(3) ? 0 + below(20) : random32(), 1); return put(below(4), 1);
 	case T_KILL: put_text(id()); return put(below(2) ? 5 : number(), 4);
 	case T_STDIN: put_text(id()); put(below(2) ? 0 : number(), 8); return put_noise(9000);
 	case T_STDIN_CLOSE: return put_text(id());
 	case T_RESIZE: put_text(id()); put(number(), 2); return put(number(), 2);
-	case T_STAT: put_user(); put(below(2), 1); return put_text(path());
+	case T_STAT: put_user(); return put_text(path());
 	case T_READ: put_user(); put(below(2) ? 0 : number(), 8); put(number(), 8); put(credit, 4); return put_text(path());
-	case T_WRITE: put_user(); put(number(), 4); put(below(4), 1); put_text(path()); return put_noise(3000);
+	case T_WRITE: put_user(); put(number(), 4); put_text(path()); return put_noise(3000);
 	case T_UPLOAD: put_user(); put(number(), 4); put_text(id()); put_text(path()); put(below(2) ? 0 : number(), 8); return put_noise(3000);
-	case T_COMMIT: put_text(id()); put(number(), 8); return put(below(2), 1);
+	case T_COMMIT: put_text(id()); return put(number(), 8);
 	case T_ABORT: return put_text(id());
 	case T_LIST: put_user(); put(below(2) ? 9 : number(), 2); put(number(), 4); return put_text(path());
 	case T_MKDIR: put_user(); put(below(4) ? 0755 : number(), 4); put(below(2), 1); return put_text(path());
 	case T_RENAME: put_user(); put(below(2), 1); put_text(path()); return put_text(path());
 	case T_REMOVE: put_user(); put(below(2), 1); return put_text(path());
 	case T_CHMOD: put_user(); put(0700, 4); return put_text(path());
-	case T_SYMLINK: put_user(); put_text(path()); return put_text(path());
 	case T_WATCH: put_user(); put(below(2), 1); put(credit, 4); return put_text(path());
-	case T_DIAL: put(credit, 4); put(below(4), 1); put(below(2) ? 7777 : number(), 2); put_user(); return put_text(path());
+	case T_DIAL: put(credit, 4); put(below(8), 1); return put(below(2) ? 7777 : number(), 2);
 	case T_LISTEN: put(credit, 4); return put(below(2) ? 7777 : 0, 2);
 	case T_PING:
 	case T_EOF:
 	case T_CLOSE:
-	case T_PROCESSES:
-	case T_METRICS: return;
+	case T_PROCESSES: return;
 	default: put_noise(100);
 	}
 }
@@ -152,8 +156,8 @@ static bool aligned; /* no wrong length was said on this connection */
 static void put_frame(void)
 {
 	static const u8 types[] = {T_CREDIT, T_CLOSE, T_DATA, T_EOF, T_PING, T_SPAWN, T_SPAWN, T_SPAWN, T_ATTACH, T_SIGNAL, T_KILL, T_STDIN, T_STDIN_CLOSE, T_RESIZE,
-	                           T_PROCESSES, T_STAT, T_READ, T_WRITE, T_UPLOAD, T_COMMIT, T_ABORT, T_LIST, T_MKDIR, T_RENAME, T_REMOVE, T_CHMOD, T_SYMLINK, T_WATCH,
-	                           T_DIAL, T_LISTEN, T_METRICS};
+	                           T_PROCESSES, T_STAT, T_READ, T_WRITE, T_UPLOAD, T_COMMIT, T_ABORT, T_LIST, T_MKDIR, T_RENAME, T_REMOVE, T_CHMOD, T_WATCH,
+	                           T_DIAL, T_LISTEN};
 	size_t start = length;
 	u8 type = below(200) ? types[below(sizeof types)] : (u8)random32();
 	u32 channel = type < T_PING ? last_channel - below(8) : ++last_channel;

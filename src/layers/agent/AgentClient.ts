@@ -50,8 +50,6 @@ export interface SpawnSpec extends Ids {
   readonly stdin: boolean
   /** Capacity of the journal; 0 is the agent's default of 1 MiB. */
   readonly journalBytes: number
-  /** How long output may be silent after the program's exit before that exit is reported, if somebody else holds the pipe. */
-  readonly drainMillis: number
   /**
    * At most 256 bytes that the agent keeps with the process and lists. No part of what the id names: asked for again with
    * another label, it is the same process and keeps its first.
@@ -73,7 +71,6 @@ export interface AgentClient {
   /** Completes with the reason when the connection is lost. */
   readonly closed: Effect.Effect<AgentLost>
   readonly ping: (deadlineMillis: number) => Effect.Effect<void, AgentError>
-  readonly meters: (deadlineMillis: number) => Effect.Effect<P.ReplyOf<"Metered">, AgentError>
   /** Starts a program and reads its journal from the beginning, in one round trip. The deadline is for the start. */
   readonly run: (spec: SpawnSpec, deadlineMillis: number) => Stream.Stream<ProcessMessage, AgentError>
   /** Starts a program; its journal waits for whoever attaches. */
@@ -186,7 +183,9 @@ const callOn =
       Effect.callback((resume) => {
         const channel = session.open({
           receive: (reply) => {
-            session.forget(channel)
+            // A start goes on as an attachment, which nobody wants here.
+            if (reply._tag === "Spawned") session.cancel(channel)
+            else session.forget(channel)
             if (isReply(reply, answer.tag)) return resume(Effect.succeed(reply))
             if (reply._tag === "Failed") return resume(Effect.fail(failureOf(reply)))
             resume(Effect.fail(misfit(session, reply)))
@@ -234,21 +233,18 @@ const collectOn =
       request.tag
     )
 
-const spawnFields = (spec: SpawnSpec, attach: boolean, credit: number) => ({
-  attach,
+const spawnFields = (spec: SpawnSpec, credit: number) => ({
   credit,
   label: spec.label,
-  processId: spec.processId,
   flags: (spec.tty === undefined ? 0 : P.spawnFlags.tty) | (spec.stdin ? P.spawnFlags.stdin : 0),
   uid: spec.uid,
   gid: spec.gid,
   rows: spec.tty?.rows ?? 0,
   cols: spec.tty?.cols ?? 0,
   journalBytes: spec.journalBytes,
-  drainMillis: spec.drainMillis,
-  cwd: spec.cwd,
-  argv: spec.argv,
-  env: spec.env
+  argc: spec.argv.length,
+  envc: spec.env.length,
+  strings: [spec.processId, spec.cwd, ...spec.argv, ...spec.env]
 })
 
 /** Larger than any frame: the agent would end the connection over it. */
@@ -283,20 +279,17 @@ const makeClient = (session: AgentSession, epoch: string): AgentClient => {
     closed: session.closed,
     call,
     ping: (deadline) => done(P.Ping, {}, deadline),
-    meters: (deadline) => call(P.Meters, {}, P.Metered, deadline),
     run: (spec, deadline) =>
       isTooLong(spec)
         ? Stream.fail(tooLong)
         : processStream(
             session,
             "Spawn",
-            (channel) => P.Spawn.encode(channel, spawnFields(spec, true, outputWindowBytes)),
+            (channel) => P.Spawn.encode(channel, spawnFields(spec, outputWindowBytes)),
             deadline
           ),
     spawn: (spec, deadline) =>
-      isTooLong(spec)
-        ? Effect.fail(tooLong)
-        : call(P.Spawn, spawnFields(spec, false, 0), P.Spawned, deadline),
+      isTooLong(spec) ? Effect.fail(tooLong) : call(P.Spawn, spawnFields(spec, 0), P.Spawned, deadline),
     attach: (processId, cursor, deadline) =>
       processStream(
         session,

@@ -65,7 +65,7 @@ export const makeFiles = (client: AgentClient, facts: MachineFacts): MachineFile
         .pipe(Stream.mapError(failure("read a file", path))),
     write: (path, data, { mode = P.defaultMode, user }) =>
       client
-        .call(P.Write, { ...idsOf(user), mode, flags: P.writeFlags.parents, path, data }, P.Offset, millis)
+        .call(P.Write, { ...idsOf(user), mode, path, data }, P.Offset, millis)
         .pipe(Effect.mapError(failure("write a file", path)), Effect.asVoid),
     writeUpload: (uploadId, path, offset, data, { mode = P.defaultMode, user }) =>
       client.call(P.Upload, { ...idsOf(user), mode, uploadId, path, offset, data }, P.Offset, millis).pipe(
@@ -77,7 +77,7 @@ export const makeFiles = (client: AgentClient, facts: MachineFacts): MachineFile
         )
       ),
     commitUpload: (uploadId, size) =>
-      client.call(P.Commit, { uploadId, size, flags: 0 }, P.Offset, millis).pipe(
+      client.call(P.Commit, { uploadId, size }, P.Offset, millis).pipe(
         Effect.mapError((error) => {
           if (error._tag !== "AgentFailed") return unreachable(error, asked("commit an upload"))
           if (error.code === "no-upload") return new NotFound({ kind: "upload", id: uploadId })
@@ -101,7 +101,7 @@ export const makeFiles = (client: AgentClient, facts: MachineFacts): MachineFile
         Effect.mapError(failure("list a directory", path))
       ),
     stat: (path, user) =>
-      client.call(P.Stat, { ...idsOf(user), follow: false, path }, P.Stated, millis).pipe(
+      client.call(P.Stat, { ...idsOf(user), path }, P.Stated, millis).pipe(
         Effect.map((stat) => infoOf(path, stat)),
         Effect.mapError(failure("stat", path))
       ),

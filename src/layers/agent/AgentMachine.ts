@@ -12,7 +12,7 @@ import type { Duplex, Machine } from "../../services/Machine.ts"
 import { type AgentClient, connectAgent } from "./AgentClient.ts"
 import { type Unreachable, unreachable } from "./AgentFailures.ts"
 import { makeFiles } from "./AgentFiles.ts"
-import { idsOf, makeProcesses } from "./AgentProcesses.ts"
+import { makeProcesses } from "./AgentProcesses.ts"
 import type { AgentError, Connect } from "./AgentSession.ts"
 import type { AgentDuplex } from "./Duplex.ts"
 
@@ -47,13 +47,12 @@ const makeDial = (client: AgentClient, facts: MachineFacts): Machine["dial"] => 
   const lift = (error: AgentError) =>
     unreachable(error, { backend: facts.backend, operation: "connect to a port" })
   const isRefused = (error: AgentError) => error._tag === "AgentFailed" && error.code === "refused"
-  const dial = (kind: "tcp4" | "tcp6", port: number) =>
-    client.dial({ kind, port, path: "", ...idsOf("user") }, facts.transportMillis)
+  const dial = (family: 4 | 6, port: number) => client.dial({ family, port }, facts.transportMillis)
   return (port) =>
-    dial("tcp4", port).pipe(
+    dial(4, port).pipe(
       // A program may listen on one of the two loopback addresses only.
       Effect.catchIf(isRefused, (refused) =>
-        Effect.mapError(dial("tcp6", port), (error) => (error._tag === "AgentFailed" ? refused : error))
+        Effect.mapError(dial(6, port), (error) => (error._tag === "AgentFailed" ? refused : error))
       ),
       Effect.mapError((error) =>
         isRefused(error) ? new NotFound({ kind: "port", id: String(port) }) : lift(error)

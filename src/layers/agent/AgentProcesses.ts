@@ -13,9 +13,6 @@ import { offsetError, processError, spawnError, unreachable } from "./AgentFailu
 import type { MachineFacts } from "./AgentMachine.ts"
 import { type ReplyOf, spawnFlags } from "./Protocol.ts"
 
-/** How long output may be silent after a program's exit while a daemon of it holds the pipe. */
-const drainMillis = 100
-
 /** How long a tree may take to die before the caller is told that it does not. */
 const killMillis = 10_000
 
@@ -41,7 +38,6 @@ const toSpec = (request: SpawnRequest): SpawnSpec => ({
   tty: request.pty,
   stdin: request.stdin || request.pty !== undefined,
   journalBytes: request.journalBytes,
-  drainMillis,
   label: request.label ?? ""
 })
 

@@ -11,7 +11,7 @@ import {
   decodeReply,
   Failed,
   type FailureCode,
-  failureCodes,
+  failureCode,
   firstAgentChannel,
   HostHello,
   protocolVersion,
@@ -71,7 +71,7 @@ export interface Receiver {
 /** The agent's words for a refusal, as an error. */
 export const failureOf = (reply: ReplyOf<"Failed">): AgentFailed =>
   new AgentFailed({
-    code: failureCodes[reply.code] ?? "unknown",
+    code: failureCode(reply),
     errno: reply.errno,
     detail: reply.detail,
     reason: reply.message

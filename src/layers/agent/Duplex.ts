@@ -26,13 +26,10 @@ export interface AgentDuplex {
   readonly close: Effect.Effect<void>
 }
 
-/** What to connect to inside; the ids matter for `unix` only, a path for nothing else. */
+/** A TCP port of a loopback address inside. */
 export interface DialTarget {
-  readonly kind: keyof typeof P.dialKinds
+  readonly family: 4 | 6
   readonly port: number
-  readonly path: string
-  readonly uid: number
-  readonly gid: number
 }
 
 /** A port inside on which programs are connected to the host. */
@@ -147,9 +144,7 @@ export const dialDuplex = Effect.fnUntraced(function* (
     Effect.sync(() =>
       openDuplex(
         session,
-        request(session, (channel) =>
-          P.Dial.encode(channel, { ...target, credit: windowBytes, kind: P.dialKinds[target.kind] })
-        )
+        request(session, (channel) => P.Dial.encode(channel, { ...target, credit: windowBytes }))
       )
     ),
     (opened) => opened.duplex.close

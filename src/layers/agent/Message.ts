@@ -135,17 +135,20 @@ export const text: Field<string> = {
   }
 }
 
-/** A count and that many texts. */
-export const texts: Field<ReadonlyArray<string>> = {
-  schema: Schema.Array(text.schema),
-  size: (values) => values.reduce((sum, value) => sum + text.size(value), 4),
+/** Texts to the end of the payload, each ended by a NUL. One that has a NUL inside arrives as two. */
+export const strings: Field<ReadonlyArray<string>> = {
+  schema: Schema.Array(text.schema.check(Schema.makeFilter((value) => !value.includes("\0")))),
+  size: (values) => values.reduce((sum, value) => sum + Buffer.byteLength(value) + 1, 0),
   write: (writer, values) => {
-    u32.write(writer, values.length)
-    for (const value of values) text.write(writer, value)
+    for (const value of values) {
+      writer.at += writer.bytes.write(value, writer.at, "utf8")
+      writer.at = writer.bytes.writeUInt8(0, writer.at)
+    }
   },
   read: (reader) => {
-    const values: Array<string> = []
-    for (let left = u32.read(reader); left > 0 && !reader.bad; left--) values.push(text.read(reader))
+    const values = reader.bytes.toString("utf8", reader.at).split("\0")
+    reader.at = reader.bytes.length
+    reader.bad ||= values.pop() !== ""
     return values
   }
 }

@@ -2,10 +2,10 @@
  * Every message between host and agent. `native/agent/proto.h` is the other
  * half and says how channels and credit work.
  */
-import { bool, i64, message, rest, text, texts, token, u8, u16, u32, u64 } from "./Message.ts"
+import { bool, i64, message, rest, strings, text, token, u8, u16, u32, u64 } from "./Message.ts"
 
 /** What both sides must agree on. */
-export const protocolVersion = 1
+export const protocolVersion = 2
 
 /** Channels from here on are opened by the agent. */
 export const firstAgentChannel = 0x8000_0000
@@ -40,19 +40,17 @@ export const Ping = message("Ping", 16, {})
 /** Bits of {@link Spawn}'s flags. */
 export const spawnFlags = { tty: 1, stdin: 2 } as const
 export const Spawn = message("Spawn", 17, {
-  attach: bool,
   credit: u32,
   label: text,
-  processId: text,
   flags: u8,
   ...user,
   rows: u16,
   cols: u16,
   journalBytes: u32,
-  drainMillis: u32,
-  cwd: text,
-  argv: texts,
-  env: texts
+  argc: u32,
+  envc: u32,
+  /** The process id, the working directory, `argc` arguments and `envc` entries `KEY=value`. */
+  strings
 })
 export const Attach = message("Attach", 18, { processId: text, cursor: u64, credit: u32 })
 
@@ -65,12 +63,11 @@ export const Stdin = message("Stdin", 21, { processId: text, offset: u64, data: 
 export const StdinClose = message("StdinClose", 22, { processId: text })
 export const Resize = message("Resize", 23, { processId: text, rows: u16, cols: u16 })
 export const Processes = message("Processes", 24, {})
-export const Stat = message("Stat", 32, { ...user, follow: bool, path: text })
+export const Stat = message("Stat", 32, { ...user, path: text })
 export const Read = message("Read", 33, { ...user, offset: u64, length: u64, credit: u32, path: text })
 
-/** Bits of the flags of {@link Write} and {@link Commit}. */
-export const writeFlags = { fsync: 1, parents: 2 } as const
-export const Write = message("Write", 34, { ...user, mode: u32, flags: u8, path: text, data: rest })
+/** A whole small file; parents are made. */
+export const Write = message("Write", 34, { ...user, mode: u32, path: text, data: rest })
 export const Upload = message("Upload", 35, {
   ...user,
   mode: u32,
@@ -79,21 +76,18 @@ export const Upload = message("Upload", 35, {
   offset: u64,
   data: rest
 })
-export const Commit = message("Commit", 36, { uploadId: text, size: u64, flags: u8 })
+export const Commit = message("Commit", 36, { uploadId: text, size: u64 })
 export const Abort = message("Abort", 37, { uploadId: text })
 export const List = message("List", 38, { ...user, depth: u16, limit: u32, path: text })
 export const MakeDir = message("MakeDir", 39, { ...user, mode: u32, parents: bool, path: text })
 export const Rename = message("Rename", 40, { ...user, replace: bool, from: text, to: text })
 export const Remove = message("Remove", 41, { ...user, recursive: bool, path: text })
 export const Chmod = message("Chmod", 42, { ...user, mode: u32, path: text })
-export const Symlink = message("Symlink", 43, { ...user, target: text, path: text })
 export const Watch = message("Watch", 48, { ...user, recursive: bool, credit: u32, path: text })
 
-/** How {@link Dial} reads its other fields. */
-export const dialKinds = { tcp4: 0, tcp6: 1, unix: 2 } as const
-export const Dial = message("Dial", 49, { credit: u32, kind: u8, port: u16, ...user, path: text })
+/** `family` is 4 or 6, the version of the Internet Protocol whose loopback address is meant. */
+export const Dial = message("Dial", 49, { credit: u32, family: u8, port: u16 })
 export const Listen = message("Listen", 50, { credit: u32, port: u16 })
-export const Meters = message("Meters", 51, {})
 
 // Agent to host.
 const stat = { type: u8, mode: u32, size: u64, uid: u32, gid: u32, modifiedAt: i64, target: text }
@@ -101,16 +95,15 @@ const stat = { type: u8, mode: u32, size: u64, uid: u32, gid: u32, modifiedAt: i
 export const AgentHello = message("AgentHello", 1, {
   version: u16,
   epoch: token,
-  nonce: token,
-  startedAt: u64
+  nonce: token
 })
 export const Ok = message("Ok", 64, {})
 export const Failed = message("Failed", 65, { code: u16, errno: u32, detail: u64, message: text })
-export const End = message("End", 66, { value: u64, truncated: bool })
+export const End = message("End", 66, { truncated: bool })
 export const Spawned = message("Spawned", 67, { pid: u32, startedAt: u64, existed: bool })
 export const Output = message("Output", 68, { cursor: u64, stream: u8, at: u64, data: rest })
 export const Truncated = message("Truncated", 69, { from: u64, to: u64 })
-export const Exit = message("Exit", 70, { signalled: bool, value: u8, cursor: u64, at: u64, treeGone: bool })
+export const Exit = message("Exit", 70, { signalled: bool, value: u8, cursor: u64, at: u64 })
 export const Killed = message("Killed", 71, { treeGone: bool })
 export const Offset = message("Offset", 72, { offset: u64 })
 export const Process = message("Process", 73, {
@@ -125,23 +118,14 @@ export const Process = message("Process", 73, {
   exitedAt: u64,
   oldest: u64,
   end: u64,
-  stdinOffset: u64,
   treeAlive: bool,
   label: text,
-  argv: texts
+  /** As much as the agent keeps. */
+  argv: strings
 })
 export const Stated = message("Stated", 74, stat)
 export const Entry = message("Entry", 75, { path: text, ...stat })
 export const Event = message("Event", 76, { kind: u8, directory: bool, path: text, before: text })
-export const Metered = message("Metered", 77, {
-  uptimeMillis: u64,
-  running: u32,
-  kept: u32,
-  journalBytes: u64,
-  agentBytes: u64,
-  tasks: u32,
-  cpuMicros: u64
-})
 export const Accepted = message("Accepted", 78, { channel: u32 })
 export const Listening = message("Listening", 79, { port: u16 })
 export const Connected = message("Connected", 80, {})
@@ -173,11 +157,9 @@ export const requests = [
   Rename,
   Remove,
   Chmod,
-  Symlink,
   Watch,
   Dial,
-  Listen,
-  Meters
+  Listen
 ] as const
 
 /** What the agent says. */
@@ -200,7 +182,6 @@ export const replies = [
   Stated,
   Entry,
   Event,
-  Metered,
   Accepted,
   Listening,
   Connected
@@ -218,7 +199,7 @@ for (const reply of replies) decoders[reply.type] = reply.decode
 /** Decodes what the agent sent; `undefined` when it is nothing an agent may say. */
 export const decodeReply = (type: number, payload: Buffer): Reply | undefined => decoders[type]?.(payload)
 
-/** The agent's reasons for refusing, by their number on the wire. */
+/** The agent's reasons for refusing, by their number on the wire; for the first, the error number says. */
 export const failureCodes = [
   "unknown",
   "invalid",
@@ -251,6 +232,42 @@ export const failureCodes = [
   "no-upload"
 ] as const
 export type FailureCode = (typeof failureCodes)[number]
+
+/** What the error numbers of Linux that requests can end with mean; all others are "io". */
+const errnoCodes: ReadonlyMap<number, FailureCode> = new Map([
+  [1, "permission"], // EPERM
+  [2, "not-found"], // ENOENT
+  [7, "too-long"], // E2BIG
+  [8, "not-executable"], // ENOEXEC
+  [11, "resources"], // EAGAIN
+  [12, "resources"], // ENOMEM
+  [13, "permission"], // EACCES
+  [16, "busy"], // EBUSY
+  [17, "exists"], // EEXIST
+  [18, "cross-device"], // EXDEV
+  [20, "not-directory"], // ENOTDIR
+  [21, "is-directory"], // EISDIR
+  [22, "invalid"], // EINVAL
+  [23, "resources"], // ENFILE
+  [24, "resources"], // EMFILE
+  [26, "busy"], // ETXTBSY
+  [28, "no-space"], // ENOSPC
+  [30, "read-only"], // EROFS
+  [3, "closed"], // ESRCH
+  [6, "not-regular"], // ENXIO
+  [32, "closed"], // EPIPE
+  [36, "name-too-long"], // ENAMETOOLONG
+  [39, "not-empty"], // ENOTEMPTY
+  [40, "symlink-loop"], // ELOOP
+  [98, "busy"], // EADDRINUSE
+  [104, "closed"], // ECONNRESET
+  [111, "refused"], // ECONNREFUSED
+  [122, "no-space"] // EDQUOT
+])
+
+/** Why the agent refused. */
+export const failureCode = (reply: { readonly code: number; readonly errno: number }): FailureCode =>
+  reply.code === 0 ? (errnoCodes.get(reply.errno) ?? "io") : (failureCodes[reply.code] ?? "unknown")
 
 /** Kinds of {@link Stated} and {@link Entry}, by number. */
 export const fileTypes = ["device", "file", "directory", "symlink", "fifo", "socket", "device"] as const

@@ -25,8 +25,7 @@ class FakeAgent {
     const answer = {
       version: P.protocolVersion,
       epoch: "00000000000000aa",
-      nonce: greeting?.nonce ?? "",
-      startedAt: 1
+      nonce: greeting?.nonce ?? ""
     }
     this.say(Buffer.concat([Buffer.from("noise"), magic, P.AgentHello.encode(0, answer)]))
   }
@@ -173,9 +172,7 @@ describe("a session", () => {
         while (taken < 400_000) yield* Effect.yieldNow
         yield* Effect.yieldNow
         assert.strictEqual(granted(), 400_000)
-        agent.say(
-          P.Exit.encode(channel, { signalled: false, value: 0, cursor: 400_000, at: 0, treeGone: true })
-        )
+        agent.say(P.Exit.encode(channel, { signalled: false, value: 0, cursor: 400_000, at: 0 }))
         yield* Fiber.join(reader)
       })
     )

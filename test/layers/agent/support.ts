@@ -2,7 +2,8 @@
  * The real agent, outside of any container.
  */
 import { type ChildProcess, spawn } from "node:child_process"
-import { chownSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
+import { chownSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs"
+import { createServer, type Server } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Deferred, Effect, Stream } from "effect"
@@ -48,15 +49,14 @@ export const runAgent = Effect.fnUntraced(function* (...options: ReadonlyArray<s
     (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true }))
   )
   const socket = join(socketDir, "a")
-  const ready = yield* Deferred.make<void>()
   const exited = yield* Deferred.make<void>()
   const child = yield* Effect.acquireRelease(
-    Effect.sync(() => {
-      const child = spawn(binary, ["--listen-unix", socket, "--no-pid1", ...options], {
-        stdio: ["ignore", "pipe", "inherit"]
+    Effect.map(listening(socket), (server) => {
+      const child = spawn(binary, ["--listen-fd", "3", "--no-pid1", ...options], {
+        stdio: ["ignore", "ignore", "inherit", descriptorOf(server)]
       })
-      child.stdout.once("data", () => Deferred.doneUnsafe(ready, Effect.void))
       child.once("exit", () => Deferred.doneUnsafe(exited, Effect.void))
+      server.close()
       return child
     }),
     (child) =>
@@ -65,10 +65,28 @@ export const runAgent = Effect.fnUntraced(function* (...options: ReadonlyArray<s
         Deferred.await(exited)
       )
   )
-  yield* Deferred.await(ready)
   const agent: RunningAgent = { socket, home, process: child, exited: Deferred.await(exited) }
   return agent
 })
+
+/** Listens under a name that is changed afterwards, because Node removes the one it has bound when it closes. */
+const listening = (path: string): Effect.Effect<Server> =>
+  Effect.callback((resume) => {
+    const server = createServer()
+    server.listen(`${path}.bound`, () => {
+      renameSync(`${path}.bound`, path)
+      resume(Effect.succeed(server))
+    })
+  })
+
+/** Its file descriptor, of which Node has no public name. */
+const descriptorOf = (server: Server): number => {
+  const handle: unknown = Reflect.get(server, "_handle")
+  if (typeof handle === "object" && handle !== null && "fd" in handle && typeof handle.fd === "number") {
+    return handle.fd
+  }
+  throw new Error("a listening server has a descriptor")
+}
 
 /** A connection to it. */
 export const connectTo = (agent: RunningAgent, options: { leaseMillis?: number; epoch?: string } = {}) =>
@@ -101,7 +119,6 @@ export const program = (argv: ReadonlyArray<string>, more: Partial<SpawnSpec> = 
   tty: undefined,
   stdin: false,
   journalBytes: 0,
-  drainMillis: 100,
   label: "",
   ...more
 })

@@ -1,0 +1,170 @@
+/**
+ * A service as a program of its own: started, ended, killed, started again.
+ */
+import { type ChildProcess, spawn } from "node:child_process"
+import { fileURLToPath } from "node:url"
+import { NodeServices } from "@effect/platform-node"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Redacted, Schedule, type Scope } from "effect"
+import { find } from "../../src/service.ts"
+import { canRun, remains, temporary } from "../container/support.ts"
+import { sandboxesOf } from "./support.ts"
+
+const program = fileURLToPath(new URL("serve.ts", import.meta.url))
+
+interface Running {
+  readonly child: ChildProcess
+  /** What it wrote to its log so far. */
+  readonly log: () => string
+  /** Its exit code, or the signal that ended it. */
+  readonly ended: Effect.Effect<number | string>
+}
+
+/** Starts a service; it is killed with the scope if it still runs then. */
+const launch = (env: Readonly<Record<string, string>>) =>
+  Effect.acquireRelease(
+    Effect.sync((): Running => {
+      const child = spawn(process.execPath, [program], {
+        env: { PATH: process.env["PATH"], FIBERBOX_PORT: "0", ...env },
+        stdio: ["ignore", "pipe", "pipe"]
+      })
+      let log = ""
+      for (const stream of [child.stdout, child.stderr])
+        stream.setEncoding("utf8").on("data", (text: string) => {
+          log += text
+        })
+      const exit = new Promise<number | string>((resolve) => {
+        child.once("close", (code, signal) => resolve(code ?? signal ?? ""))
+      })
+      return { child, log: () => log, ended: Effect.promise(() => exit) }
+    }),
+    ({ child, ended }) =>
+      Effect.andThen(
+        Effect.sync(() => child.kill("SIGKILL")),
+        ended
+      )
+  )
+
+/** Waits until a service of this place has announced itself. */
+const found = (baseDir: string, { child, log }: Running) =>
+  find(baseDir).pipe(
+    Effect.provide(NodeServices.layer),
+    Effect.flatMap((found) =>
+      child.exitCode === null
+        ? Effect.fromNullishOr(found)
+        : Effect.die(new Error(`the service ended: ${log()}`))
+    ),
+    Effect.retry(Schedule.spaced("20 millis"))
+  )
+
+const end = ({ child, ended }: Running, signal: NodeJS.Signals) =>
+  Effect.andThen(
+    Effect.sync(() => child.kill(signal)),
+    ended
+  )
+
+const promise = <E>(name: string, body: Effect.Effect<void, E, NodeServices.NodeServices | Scope.Scope>) =>
+  it.live(name, () => body.pipe(Effect.scoped, Effect.provide(NodeServices.layer)))
+
+describe("a service as a program", () => {
+  promise(
+    "logs as JSON when told to, ends well when asked to, and is gone then",
+    Effect.gen(function* () {
+      const base = yield* temporary
+      const running = yield* launch({
+        FIBERBOX_BASE_DIR: base,
+        FIBERBOX_BACKEND: "memory",
+        FIBERBOX_LOG: "json"
+      })
+      const { url } = yield* found(base, running)
+      assert.strictEqual((yield* Effect.promise(() => fetch(`${url}/ready`))).status, 200)
+      const code = yield* end(running, "SIGTERM")
+      assert.oneOf(code, [0, 130, 143])
+      const lines: ReadonlyArray<unknown> = running
+        .log()
+        .trim()
+        .split("\n")
+        .map((line) => JSON.parse(line))
+      const [serving] = lines
+      assert.deepInclude(serving, { message: "serving", level: "INFO" })
+      assert.isUndefined(yield* find(base))
+    })
+  )
+
+  promise(
+    "writes its log in key=value when nobody watches",
+    Effect.gen(function* () {
+      const base = yield* temporary
+      const running = yield* launch({ FIBERBOX_BASE_DIR: base, FIBERBOX_BACKEND: "memory" })
+      const { url } = yield* found(base, running)
+      yield* end(running, "SIGTERM")
+      assert.match(running.log(), new RegExp(`level=INFO .*message=serving .*url=${url}`))
+    })
+  )
+
+  promise(
+    "names the setting that is wrong",
+    Effect.gen(function* () {
+      const base = yield* temporary
+      for (const [name, value] of [
+        ["FIBERBOX_MAX_MEMORY", "much"],
+        ["JWT_SECRET", "short"]
+      ] as const) {
+        const running = yield* launch({ FIBERBOX_BASE_DIR: base, FIBERBOX_BACKEND: "memory", [name]: value })
+        assert.strictEqual(yield* running.ended, 1)
+        assert.include(running.log(), name)
+      }
+    })
+  )
+})
+
+describe.runIf(canRun)("a service of containers as a program", () => {
+  const limits = { memoryBytes: 64 * 1024 * 1024, diskBytes: 16 * 1024 * 1024 }
+
+  promise(
+    "leaves its sandboxes running when it ends or is killed, and has them again with all that they wrote",
+    Effect.gen(function* () {
+      const base = yield* temporary
+      const env = { FIBERBOX_BASE_DIR: base, FIBERBOX_STATE_DIR: `${base}/state` }
+      let token = ""
+      const during = Effect.fnUntraced(function* <A, E>(
+        signal: NodeJS.Signals,
+        extra: Readonly<Record<string, string>>,
+        body: (sandboxes: Effect.Success<ReturnType<typeof sandboxesOf>>) => Effect.Effect<A, E>
+      ) {
+        const running = yield* launch({ ...env, ...extra })
+        const service = yield* found(base, running)
+        // A client from before knows the token of the next one.
+        token ||= Redacted.value(service.token)
+        assert.strictEqual(Redacted.value(service.token), token)
+        const result = yield* Effect.scoped(Effect.flatMap(sandboxesOf(service, token), body))
+        yield* end(running, signal)
+        return result
+      })
+
+      yield* during("SIGTERM", {}, (sandboxes) =>
+        Effect.gen(function* () {
+          const sandbox = yield* sandboxes.createDetached({ name: "box", limits })
+          yield* sandbox.files.write("/home/user/kept", "kept")
+          const counter = "i=0; while true; do i=$((i+1)); echo $i; sleep 0.05; done"
+          yield* sandbox.process.start(["sh", "-c", counter], { processId: "counter" })
+        })
+      )
+      for (const signal of ["SIGKILL", "SIGTERM"] as const) {
+        yield* during(signal, {}, (sandboxes) =>
+          Effect.gen(function* () {
+            const sandbox = yield* sandboxes.connect("box")
+            assert.deepInclude(yield* sandbox.info, { status: "running", restarts: 0 })
+            assert.strictEqual(yield* sandbox.files.readText("/home/user/kept"), "kept")
+            const [process] = yield* sandbox.process.list
+            assert.deepStrictEqual([process?.processId.toString(), process?.exit], ["counter", undefined])
+          })
+        )
+      }
+      yield* during("SIGTERM", { FIBERBOX_ON_CLOSE: "kill" }, (sandboxes) =>
+        Effect.flatMap(sandboxes.connect("box"), (sandbox) => sandbox.info)
+      )
+      assert.deepStrictEqual(yield* remains(base), [])
+    })
+  )
+})

@@ -33,6 +33,8 @@ export interface LaunchRequest {
   readonly agent: string
   readonly runtime: string
   readonly runtimeState: string
+  /** A control group's list of processes, for the helper to make the kernel ready with; see `warm_groups` of it. */
+  readonly groupList: string | undefined
 }
 
 /** The image `host`. What operators install by hand is not part of it. */
@@ -85,6 +87,7 @@ export const helperArguments = (request: LaunchRequest): ReadonlyArray<string> =
     ...root.hidden.flatMap((target) => ["empty", target]),
     ...["file", request.agent, agentPath.slice(1)],
     ...["socket", "a.sock"],
+    ...(request.groupList === undefined ? [] : ["warm", request.groupList]),
     "--",
     request.runtime,
     ...["--root", request.runtimeState],

@@ -78,6 +78,7 @@ const make = Effect.gen(function* () {
     IdRanges
   )(yield* Effect.context<Cgroups | ContainerFiles | FileSystem.FileSystem | IdRanges>())
   const places = layout(settings)
+  const { freezer } = cgroups.layout.controllers
   const permits = yield* Semaphore.make(host.size.cpus * startsPerCpu)
   // A minute: programs installed meanwhile may have changed the linker's cache.
   const currentHostBase = yield* Effect.cachedWithTTL(
@@ -197,7 +198,8 @@ const make = Effect.gen(function* () {
       helper: settings.helper,
       agent: settings.agent,
       runtime: settings.runtime,
-      runtimeState: places.runtimeState
+      runtimeState: places.runtimeState,
+      groupList: freezer === undefined ? undefined : `${freezer}/cgroup.procs`
     })
   })
 

@@ -48,8 +48,8 @@ export const probe: Layer.Layer<never, never, SqlClient.SqlClient> = Layer.effec
 
 /**
  * The database `store.db` in the state directory of the instance. What a
- * persistent instance acknowledged survives a power cut; of an ephemeral one nothing would be left
- * to go with it, so its commits do not wait for the disk.
+ * persistent instance acknowledged survives a power cut. That of an ephemeral one ends with its
+ * program, whose successors look at directories only, so nothing of it waits for the disk.
  */
 export const layerInstance: Layer.Layer<SqlClient.SqlClient, BackendFailed, Instance | Path.Path> =
   Layer.unwrap(
@@ -58,7 +58,7 @@ export const layerInstance: Layer.Layer<SqlClient.SqlClient, BackendFailed, Inst
       const path = yield* Path.Path
       const open = SqliteClient.make({
         filename: path.join(stateDir, "store.db"),
-        synchronous: ephemeral ? "normal" : "full"
+        synchronous: ephemeral ? "off" : "full"
       })
       const client = Layer.effect(SqlClient.SqlClient, Effect.mapError(open, failed("open")))
       return Layer.provide(client, Reactivity.layer)

@@ -12,7 +12,9 @@
  * `kill -9` included. With `synchronous: "full"` every commit also waits for
  * the disk and survives a power cut; with `"normal"` a power cut may undo the
  * latest commits, but never leaves the database inconsistent
- * (https://www.sqlite.org/pragma.html#pragma_synchronous, in WAL mode).
+ * (https://www.sqlite.org/pragma.html#pragma_synchronous, in WAL mode). With
+ * `"off"` nothing waits for the disk and undoing is kept in memory: for a
+ * database that nobody opens again when the process has ended.
  */
 import { DatabaseSync, type StatementSync } from "node:sqlite"
 import { Context, Duration, Effect, Layer, Option, type Scope, Semaphore, Stream } from "effect"
@@ -26,7 +28,7 @@ export interface SqliteConfig {
   /** Path of the database file (made when missing), or `:memory:`. */
   readonly filename: string
   /** What a commit waits for; default `normal`. See the durability note of this module. */
-  readonly synchronous?: "normal" | "full" | undefined
+  readonly synchronous?: "off" | "normal" | "full" | undefined
   /**
    * How long a statement waits while another process holds the database,
    * before it fails with a `LockTimeoutError`. The whole program stands still
@@ -88,8 +90,12 @@ const openDatabase = (config: SqliteConfig): DatabaseSync => {
     timeout: Duration.toMillis(config.busyTimeout ?? "1 second")
   })
   try {
-    if (config.readOnly !== true) database.exec("PRAGMA journal_mode = WAL")
-    database.exec(`PRAGMA synchronous = ${config.synchronous === "full" ? "FULL" : "NORMAL"}`)
+    const { synchronous = "normal" } = config
+    // First, because changing the journal's mode is a write too.
+    database.exec(`PRAGMA synchronous = ${synchronous}`)
+    if (config.readOnly !== true) {
+      database.exec(`PRAGMA journal_mode = ${synchronous === "off" ? "MEMORY" : "WAL"}`)
+    }
     return database
   } catch (cause) {
     database.close()

@@ -288,6 +288,22 @@ describe("files", () => {
     }).pipe(Effect.provide(NodeServices.layer))
   )
 
+  it.effect("one that waits for nothing takes back what failed all the same, with no journal beside it", () =>
+    Effect.gen(function* () {
+      const filename = yield* temporaryFile
+      const fs = yield* FileSystem.FileSystem
+      const path = yield* Path.Path
+      yield* Effect.gen(function* () {
+        const { sql, insert, all } = yield* withNumbers
+        yield* insert(1)
+        yield* insert(2).pipe(Effect.andThen(insert(1)), sql.withTransaction, Effect.flip)
+        assert.deepStrictEqual(yield* all, [1])
+        assert.deepStrictEqual(yield* sql`PRAGMA synchronous`, [{ synchronous: 0 }])
+        assert.deepStrictEqual(yield* fs.readDirectory(path.dirname(filename)), [path.basename(filename)])
+      }).pipe(Effect.provide(SqliteClient.layer({ filename, synchronous: "off" })))
+    }).pipe(Effect.provide(NodeServices.layer))
+  )
+
   it.live("what was acknowledged is there after kill -9, without a gap", () =>
     Effect.gen(function* () {
       const filename = yield* temporaryFile

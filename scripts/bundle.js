@@ -69,6 +69,8 @@ const bundle = async (base, extension, out, place) => {
   const minify = { mangle: false, compress: true, codegen: { removeWhitespace: true } }
   const { output } = await build.write({ dir: out, format: "esm", banner, minify })
   await build.close()
+  // Below node_modules no package.json further up says so, and Node would have to find out by parsing.
+  writeFileSync(join(out, "package.json"), JSON.stringify({ type: "module" }))
   return output.flatMap((chunk) => (chunk.type === "chunk" ? chunk.moduleIds : []))
 }
 

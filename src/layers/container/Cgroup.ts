@@ -210,12 +210,12 @@ const make = Effect.gen(function* () {
       Effect.mapError(fromPlatform("measure a container"))
     )
 
-  // Thawed first: a process frozen by version 1 does not die of SIGKILL until it is thawed.
+  // Thawed as well: a process frozen by version 1 does not die of SIGKILL until it is thawed.
   const killOnce = Effect.fnUntraced(function* (group: string) {
     const pids = yield* processes(group)
     if (pids.length === 0) return true
-    yield* thaw(group)
     yield* Effect.forEach(pids, killProcess, { discard: true })
+    yield* thaw(group)
     return false
   })
 
@@ -226,10 +226,15 @@ const make = Effect.gen(function* () {
     )
 
   const children = (group: string) =>
-    Effect.forEach(layout.hierarchies, (root) =>
-      fs
-        .readDirectoryEntries(`${root}${group}`)
-        .pipe(Effect.catchIf(isMissing, () => Effect.succeed<ReadonlyArray<FileSystem.DirectoryEntry>>([])))
+    Effect.forEach(
+      layout.hierarchies,
+      (root) =>
+        fs
+          .readDirectoryEntries(`${root}${group}`)
+          .pipe(
+            Effect.catchIf(isMissing, () => Effect.succeed<ReadonlyArray<FileSystem.DirectoryEntry>>([]))
+          ),
+      { concurrency: "unbounded" }
     ).pipe(
       Effect.map((entries) => [
         ...new Set(

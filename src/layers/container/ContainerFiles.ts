@@ -158,7 +158,8 @@ const make = Effect.gen(function* () {
     writeRecord,
     pid,
     forgetMachine,
-    removeAll: (of) => Effect.andThen(remove(of.runtimeState), remove(of.directory)),
+    removeAll: (of) =>
+      Effect.forEach([of.runtimeState, of.directory], remove, { concurrency: 2, discard: true }),
     diskInUse
   })
 })

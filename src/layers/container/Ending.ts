@@ -26,38 +26,32 @@ const killAll = Effect.fnUntraced(function* (container: Container) {
   )
 })
 
-/**
- * Ends a container's machine and waits until no process, mount, loop device or
- * control group of it is left. The disk stays. Nothing to end is no error.
- */
-export const endMachine: (
+type End = (
   container: Container
-) => Effect.Effect<void, BackendFailed | Timeout, Cgroups | ContainerFiles | IdRanges> = Effect.fnUntraced(
-  function* (container: Container) {
+) => Effect.Effect<void, BackendFailed | Timeout, Cgroups | ContainerFiles | IdRanges>
+
+/** Ends a container's machine and does away with its files, its record among them, in one of two ways. */
+const endAnd = (dispose: (files: ContainerFiles["Service"]) => ContainerFiles["Service"]["removeAll"]): End =>
+  Effect.fnUntraced(function* (container: Container) {
     const cgroups = yield* Cgroups
     const files = yield* ContainerFiles
     const ranges = yield* IdRanges
     const record = yield* files.record(container)
     yield* killAll(container)
     yield* cgroups.remove(container.group)
-    yield* files.forgetMachine(container)
+    yield* dispose(files)(container)
     // Last: until here the range's users may own something.
     if (record !== undefined) yield* ranges.release(record.range)
-  },
-  Effect.uninterruptible
-)
+  }, Effect.uninterruptible)
+
+/**
+ * Ends a container's machine and waits until no process, mount, loop device or
+ * control group of it is left. The disk stays. Nothing to end is no error.
+ */
+export const endMachine: End = endAnd((files) => files.forgetMachine)
 
 /** Ends a container's machine and removes all that is kept of it, disk included. */
-export const removeContainer: (
-  container: Container
-) => Effect.Effect<void, BackendFailed | Timeout, Cgroups | ContainerFiles | IdRanges> = Effect.fnUntraced(
-  function* (container: Container) {
-    const files = yield* ContainerFiles
-    yield* endMachine(container)
-    yield* files.removeAll(container)
-  },
-  Effect.uninterruptible
-)
+export const removeContainer: End = endAnd((files) => files.removeAll)
 
 /** Whether the agent of a container's machine runs. */
 export const isRunning: (

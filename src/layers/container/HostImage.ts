@@ -13,7 +13,8 @@ import * as Option from "effect/Option"
 import type { PlatformError } from "effect/PlatformError"
 import type { BackendFailed, Unsupported } from "../../domain/Errors.ts"
 import { copiedNames, copiedSslNames, madeFiles } from "./EtcFiles.ts"
-import { fromPlatform, isMissing, unsupported } from "./Failures.ts"
+import { backendFailed, fromPlatform, unsupported } from "./Failures.ts"
+import { fileStates } from "./Kernel.ts"
 
 /** Changes when a layer made by this code would differ from one made before. */
 const formatVersion = "1"
@@ -116,42 +117,30 @@ const listedEtc = Effect.gen(function* () {
 /** The links of a merged system, as `[name, target]`; a system that is not merged has no single `/usr` to show. */
 const mergedLinks = Effect.gen(function* () {
   const fs = yield* FileSystem.FileSystem
-  const links: Array<readonly [path: string, target: string]> = []
-  for (const name of mergedNames) {
+  const linkOf = Effect.fnUntraced(function* (name: string) {
     const info = yield* fs.lstat(`/${name}`).pipe(Effect.option)
-    if (Option.isNone(info)) continue
+    if (Option.isNone(info)) return []
     if (info.value.type !== "SymbolicLink") {
       return yield* unsupported("image host", `/${name} is not a link into /usr on this machine`)
     }
-    links.push([name, yield* fs.readLink(`/${name}`)])
-  }
-  return links
+    const link: readonly [path: string, target: string] = [name, yield* fs.readLink(`/${name}`)]
+    return [link]
+  })
+  return (yield* Effect.forEach(mergedNames, linkOf, { concurrency: "unbounded" })).flat()
 })
-
-const describe = (info: FileSystem.File.Info): string =>
-  [
-    info.mode,
-    info.size,
-    Option.getOrElse(info.ino, () => 0n),
-    Option.match(info.mtime, { onNone: () => 0, onSome: Number })
-  ].join()
 
 /** Names the host's present state of all that is copied. */
-const stateKey = Effect.fnUntraced(function* (listed: ReadonlyArray<string>) {
-  const fs = yield* FileSystem.FileSystem
+const stateKey = (listed: ReadonlyArray<string>): Effect.Effect<string, BackendFailed> => {
   // A directory's own time does not tell of a file in it that was rewritten in place.
   const watched = [...listed, "ssl/certs/ca-certificates.crt"]
-  const described = yield* Effect.forEach(
-    watched,
-    (name) =>
-      fs.lstat(`/etc/${name}`).pipe(
-        Effect.map((info) => `${name}:${describe(info)}`),
-        Effect.catchIf(isMissing, () => Effect.succeed(""))
-      ),
-    { concurrency: 8 }
+  return fileStates(watched.map((name) => `/etc/${name}`)).pipe(
+    Effect.mapError((code) => backendFailed("make the host image", code, "not-started")),
+    Effect.map((states) => {
+      const described = states.map((state, index) => `${watched[index]}:${state}`)
+      return createHash("sha256").update(described.join("\n")).digest("hex").slice(0, 24)
+    })
   )
-  return createHash("sha256").update(described.join("\n")).digest("hex").slice(0, 24)
-})
+}
 
 /** Makes a layer under another name and shows it by a rename, so that a half-made one is never used. */
 const cached = <E, R>(
@@ -197,8 +186,7 @@ export const hostBase = (
   cache: string
 ): Effect.Effect<string, BackendFailed | Unsupported, FileSystem.FileSystem> =>
   Effect.gen(function* () {
-    const listed = yield* listedEtc
-    const links = yield* mergedLinks
+    const [listed, links] = yield* Effect.all([listedEtc, mergedLinks], { concurrency: 2 })
     const key = yield* stateKey(listed)
     return yield* cached(cache, `host-${formatVersion}-${key}`, buildHostBase(listed, links))
   }).pipe(

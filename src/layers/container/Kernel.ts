@@ -2,6 +2,7 @@
  * The few system calls that Effect's services do not offer.
  */
 import { spawn } from "node:child_process"
+import { lstatSync } from "node:fs"
 import { rmdir, statfs } from "node:fs/promises"
 import * as Effect from "effect/Effect"
 
@@ -27,6 +28,19 @@ export const killProcess = (pid: number): Effect.Effect<boolean> =>
 /** The size of the file system that holds a path, in bytes. */
 export const fileSystemBytes = (path: string): Effect.Effect<number, string> =>
   Effect.map(Effect.tryPromise({ try: () => statfs(path), catch: codeOf }), (s) => s.bsize * s.blocks)
+
+/**
+ * A word for each file that is another one when the file was changed; empty for
+ * one that is not there. All at once and not in the background: a hundred such
+ * calls take less time than two that go by another thread.
+ */
+export const fileStates = (paths: ReadonlyArray<string>): Effect.Effect<ReadonlyArray<string>, string> =>
+  Effect.try({ try: () => paths.map(fileState), catch: codeOf })
+
+const fileState = (path: string): string => {
+  const stat = lstatSync(path, { throwIfNoEntry: false })
+  return stat === undefined ? "" : [stat.mode, stat.size, stat.ino, stat.mtimeMs].join()
+}
 
 /** What a program said and how it ended. */
 export interface Ended {

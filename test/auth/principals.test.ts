@@ -8,6 +8,7 @@ import { type LeaseId, SandboxId } from "../../src/domain/Ids.ts"
 import { SandboxOperations, SandboxRpcs } from "../../src/rpc/SandboxRpcs.ts"
 import { httpPath } from "../../src/rpc/ServedRpcs.ts"
 import { adminOf, get, sandboxesOf, start } from "../service/support.ts"
+import { audience, claims, jwt, secret } from "./support.ts"
 
 type Service = Effect.Success<ReturnType<typeof start>>
 
@@ -174,6 +175,32 @@ describe("two principals of one service", () => {
   )
 })
 
+describe("a JSON web token", () => {
+  promise(
+    "opens a service that was given its secret, to its subject and within its scope",
+    Effect.gen(function* () {
+      const service = yield* start({ hostImage: true, jwt: { secret: Redacted.make(secret), audience } })
+      const claimsOf = (change: object) => ({ ...claims, exp: Date.now() / 1000 + 600, ...change })
+      const carol = yield* sandboxesOf(service, jwt(claimsOf({ sub: "carol" })))
+      const sandbox = yield* carol.createDetached()
+      assert.strictEqual((yield* sandbox.info).owner, "carol")
+      const looking = yield* sandboxesOf(service, jwt(claimsOf({ sub: "carol", scope: "read" })))
+      assert.strictEqual((yield* looking.list()).sandboxes.length, 1)
+      assert.strictEqual((yield* Effect.flip(looking.kill(sandbox.id)))._tag, "PolicyDenied")
+      const dave = yield* sandboxesOf(service, jwt(claimsOf({ sub: "dave" })))
+      assert.deepStrictEqual((yield* dave.list()).sandboxes, [])
+      for (const wrong of [
+        jwt(claimsOf({ exp: 1 })),
+        jwt(claimsOf({ aud: "another" })),
+        jwt(claimsOf({}), { header: { alg: "none" } }),
+        jwt(claimsOf({}), { key: "x".repeat(32) })
+      ]) {
+        assert.match(yield* call(service, wrong, "ListSandboxes", {}), /^401 /)
+      }
+    })
+  )
+})
+
 describe("a token's scope", () => {
   promise(
     "of read looks and changes nothing",
@@ -219,7 +246,7 @@ describe("a token's scope", () => {
   )
 
   promise(
-    "ends with its key, for connections that are open too",
+    "ends with its key",
     Effect.gen(function* () {
       const { alice, sandboxes, service } = yield* setUp
       const admin = yield* adminOf(service, service.token)

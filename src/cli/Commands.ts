@@ -2,11 +2,14 @@
  * All commands but `run` and `doctor`, in the order in which help lists them.
  */
 import { attach, logs, ps } from "./Attach.ts"
+import { cp } from "./Copy.ts"
 import { create } from "./Create.ts"
 import { events } from "./Events.ts"
 import { exec } from "./Exec.ts"
+import { audit, keys } from "./Keys.ts"
 import { kill, pause, restart, resume, start, stop } from "./Life.ts"
 import { info, ls } from "./List.ts"
+import { serve } from "./Serve.ts"
 import { shell } from "./Shell.ts"
 import { ttl } from "./Ttl.ts"
 
@@ -20,6 +23,7 @@ export const sandboxCommands = [
   ps,
   attach,
   logs,
+  cp,
   events,
   start,
   stop,
@@ -27,5 +31,8 @@ export const sandboxCommands = [
   pause,
   resume,
   ttl,
-  kill
+  kill,
+  serve,
+  keys,
+  audit
 ] as const

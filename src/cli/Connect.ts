@@ -45,14 +45,14 @@ const sameOrigin = (a: string, b: string): boolean => {
 /** The state directory of a user's own sandboxes on this machine. `fiberbox serve` uses the same, and so takes them over. */
 export const ownStateDir = Effect.gen(function* () {
   const path = yield* Path.Path
-  return path.join(yield* defaultBaseDir, "cli")
+  return path.join(yield* defaultBaseDir, "service")
 })
 
 /** How long to wait for an answer at all. */
 const reachMillis = 5000
 
 /** Finds out at once whether anybody listens: the client itself is patient, for connections that break on the way. */
-const reach = ({ url }: Service) =>
+export const reach = ({ url }: Service) =>
   Effect.callback<void, Connection | InvalidArgument>((resume) => {
     const parsed = URL.parse(url)
     if (parsed === null || !/^(http|ws)s?:$/.test(parsed.protocol)) {
@@ -88,8 +88,8 @@ export const remote = (service: Service) =>
 /** How long to wait for another command that has the state directory. */
 const lockWait = { times: 50, schedule: Schedule.spaced("100 millis") }
 
-/** Builds a layer, again and again while another program holds what it needs. */
-const whenFree = <A, E extends { readonly _tag: string }, R>(layer: Layer.Layer<A, E, R>) =>
+/** Builds a layer, and for a few seconds again and again while another program holds what it needs. */
+export const whenFree = <A, E extends { readonly _tag: string }, R>(layer: Layer.Layer<A, E, R>) =>
   Layer.effectContext(
     Effect.gen(function* () {
       const outer = yield* Effect.scope

@@ -21,6 +21,7 @@ const hintOf = (error: SandboxError): string | undefined => {
     case "Unsupported":
       return error.capability.startsWith("network-") ? "leave --network out, or use another backend" : doctor
     case "BackendFailed":
+      return error.operation === "listen" ? "--port chooses another, 0 any that is free" : doctor
     case "SandboxFailed":
       return doctor
     case "NotFound":
@@ -161,6 +162,20 @@ export const usage = (message: string, hint: string): Failure => ({
 /** A command that is not carried out as it was asked for; nothing has happened. */
 export const refuse = (message: string, hint: string): Refused =>
   new Refused({ failure: usage(message, hint) })
+
+/** A file of this machine, not of a sandbox, that cannot be read or written. */
+export const localFile = (message: string): Refused =>
+  new Refused({
+    failure: {
+      event: "error",
+      error: "LocalFile",
+      message,
+      isRetryable: false,
+      outcome: "unknown",
+      exitCode: ownFailureCode,
+      details: {}
+    }
+  })
 
 /** Text that may come from inside a sandbox, so that it cannot steer the terminal it is shown on or fake a line. */
 export const printable = (text: string): string =>

@@ -19,19 +19,30 @@ export const endWith = (exitCode: number): Effect.Effect<void> =>
 /** Signals end what does not run a program of its own. */
 const noProgram: Control = { forward: () => Option.none(), exitCode: () => undefined }
 
-/** Carries out a command that gives its exit code, or nothing for 0. */
-export const perform = <E, R>(
+/** Ends with a command's exit code, or tells why it failed and ends with that one's. */
+export const conclude = <E, R>(
   { json }: { readonly json: boolean },
   main: Effect.Effect<number | void, E, R>
 ): Effect.Effect<void, never, R> =>
-  underSignals(
-    Effect.map(main, (code) => code ?? 0),
-    noProgram
-  ).pipe(
+  main.pipe(
+    Effect.map((code) => code ?? 0),
     Effect.catchCause((cause) =>
       Cause.squash(cause) instanceof OutputClosed ? Effect.succeed(outputClosedCode) : report(json, cause)
     ),
     Effect.flatMap(endWith)
+  )
+
+/** Carries out a command that gives its exit code, or nothing for 0; signals interrupt it. */
+export const perform = <E, R>(
+  options: { readonly json: boolean },
+  main: Effect.Effect<number | void, E, R>
+): Effect.Effect<void, never, R> =>
+  conclude(
+    options,
+    underSignals(
+      Effect.map(main, (code) => code ?? 0),
+      noProgram
+    )
   )
 
 /** Carries out a command on the sandboxes that its options mean. */

@@ -20,7 +20,7 @@ const bytes = (encoded: Uint8Array | string | undefined): Uint8Array => {
 }
 
 const Size = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 20_000 }))
-const RequestId = Schema.Union([Schema.Natural, Schema.String])
+const RequestId = Schema.Union([Schema.Natural, Schema.String.check(Schema.isPattern(/^[a-z0-9]{1,9}$/))])
 const Conversation = Schema.NonEmptyArray(
   Schema.Union([
     Schema.TaggedStruct("Chunk", { requestId: RequestId, size: Size }),

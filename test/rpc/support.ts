@@ -1,7 +1,7 @@
 /**
  * A service and its clients for tests: real connections over loopback.
  */
-import { Effect, Layer, Redacted } from "effect"
+import { Context, Effect, Layer, Redacted } from "effect"
 import { Digest, SecureRandom } from "effect/crypto"
 import { SandboxesClient } from "../../src/client.ts"
 import { Authentication } from "../../src/domain/Errors.ts"
@@ -12,7 +12,9 @@ import { MemoryWorld } from "../../src/layers/memory/MemoryWorld.ts"
 import { InProcess } from "../../src/rpc.ts"
 import { Server } from "../../src/server.ts"
 import { Authenticator, type Caller } from "../../src/services/Authenticator.ts"
-import type { SandboxClient } from "../../src/services/SandboxClient.ts"
+import { SandboxClient } from "../../src/services/SandboxClient.ts"
+import { Sandboxes } from "../../src/services/Sandboxes.ts"
+import { makeProxy } from "./proxy.ts"
 
 /** A caller of the owner `alice` who may do everything. */
 export const alice: Caller = { owner: Owner.make("alice"), scope: "admin", name: "alice" }
@@ -56,3 +58,24 @@ export const served = <E, R>(
   client: Omit<SandboxesClient.Options, "url"> = {},
   server: Server.ServerOptions = {}
 ) => reaching(client).pipe(Layer.provide(serving(server)), Layer.provide(Layer.merge(service, onlyAlice)))
+
+/** A service in memory that is reached directly and through a proxy that cuts connections. */
+export const throughProxy = Effect.fnUntraced(function* (
+  client: Omit<SandboxesClient.Options, "url"> = {},
+  server: Server.ServerOptions = {}
+) {
+  const context = yield* Layer.build(serving(server).pipe(Layer.provideMerge(Layer.merge(memory, onlyAlice))))
+  const { url } = Context.get(context, Server.ServerAddress)
+  const proxy = yield* makeProxy(url)
+  const reach = (options: SandboxesClient.Options) =>
+    Effect.map(Layer.build(SandboxesClient.layer({ token: aliceToken, ...options })), (context) =>
+      Context.get(context, Sandboxes)
+    )
+  return {
+    proxy,
+    /** What the service itself calls. */
+    inside: Context.get(context, SandboxClient),
+    direct: yield* reach({ url }),
+    sandboxes: yield* reach({ url: proxy.url, ...client })
+  }
+})

@@ -20,6 +20,8 @@ export interface Link {
   readonly client: Rpcs
   /** Whether it is still of use. */
   readonly isAlive: () => boolean
+  /** Makes it lose what is under way on it. */
+  readonly retire: Effect.Effect<void>
   /** What a transport's error means for the call that met it. */
   readonly lost: (error: RpcClientError.RpcClientError) => Lost | Refused
   readonly queue: QueueOptions

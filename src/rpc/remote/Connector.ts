@@ -9,6 +9,9 @@ import type { Lost, Refused } from "./Lost.ts"
 /** The least time between a failed attempt and the next, in milliseconds. */
 const pauseMillis = 50
 
+/** How long a link that is of no use may take to tell its calls so, in milliseconds. */
+const retireMillis = 1_000
+
 /** Gives the present link. Links are opened in the surrounding scope. */
 export const makeConnector = Effect.fnUntraced(function* (
   open: Effect.Effect<Link, Lost | Refused, Scope.Scope>
@@ -25,9 +28,17 @@ export const makeConnector = Effect.fnUntraced(function* (
     yield* Effect.sleep(Math.max(0, pauseMillis - (now - failedAt)))
   })
 
-  const attempt = Effect.gen(function* () {
-    if (present !== undefined) yield* Scope.close(present.scope, Exit.void)
+  /** Closing a link at once would interrupt the calls on it, whose callers would take that for their own interruption. */
+  const retire = Effect.gen(function* () {
+    if (present === undefined) return
+    const { link, scope } = present
     present = undefined
+    yield* link.retire
+    yield* Effect.forkIn(Effect.delay(Scope.close(scope, Exit.void), retireMillis), whole)
+  })
+
+  const attempt = Effect.gen(function* () {
+    yield* retire
     yield* pause
     const scope = yield* Scope.fork(whole)
     const link = yield* Scope.provide(open, scope).pipe(

@@ -88,6 +88,7 @@ export const openHttpLink = Effect.fnUntraced(function* ({
   return {
     client,
     isAlive: () => true,
+    retire: Effect.void,
     lost,
     queue: { asQueue: true, streamBufferSize: itemsAhead },
     stream: (call) => Stream.unwrap(Effect.map(call, Stream.fromQueue))

@@ -31,6 +31,8 @@ export const makePosition = (attach: AttachOptions, reader: ReaderId): Position 
   let ended = false
   let cursor = attach.cursor ?? 0
   let left = attach.maxOutputBytes
+  /** Up to where it is told that output is left out on purpose. */
+  let omitted = 0
 
   const seeOutput = (event: Output): Output | undefined => {
     const end = event.cursor + event.data.byteLength
@@ -43,8 +45,11 @@ export const makePosition = (attach: AttachOptions, reader: ReaderId): Position 
 
   /** With nothing left to pass, it tells of what is left out on purpose, and moves nothing. */
   const seeTruncated = (event: Truncated): Truncated | undefined => {
-    if (left === 0) return event
-    if (event.to <= cursor) return undefined
+    if (event.to <= (left === 0 ? omitted : cursor)) return undefined
+    if (left === 0) {
+      omitted = event.to
+      return event
+    }
     const from = Math.max(event.from, cursor)
     cursor = event.to
     return from === event.from ? event : { ...event, from }

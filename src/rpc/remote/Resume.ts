@@ -84,7 +84,8 @@ export const resume = (carrier: Carrier, options: ResumeOptions): Client => {
         return resumed(
           {
             open: () => (position.ended() ? Stream.empty : open(position)),
-            see: (events) => events.map(position.see).filter((event) => event !== undefined)
+            see: (events) => events.map(position.see).filter((event) => event !== undefined),
+            isOver: position.ended
           },
           newPatience()
         )

@@ -1,7 +1,7 @@
 /**
  * A stream that goes on where it was when what carries it breaks.
  */
-import { type Array as Arr, type Cause, Effect, Exit, type Pull, Scope, Stream } from "effect"
+import { type Array as Arr, Cause, Effect, Exit, Pull, Scope, Stream } from "effect"
 import type { Connection } from "../../domain/Errors.ts"
 import { isLost, type Lost } from "./Lost.ts"
 import type { Patience } from "./Patience.ts"
@@ -12,6 +12,8 @@ export interface Course<A, E> {
   readonly open: () => Stream.Stream<A, E | Lost>
   /** What of the items that came is passed on. */
   readonly see: (items: Arr.NonEmptyReadonlyArray<A>) => ReadonlyArray<A>
+  /** Whether the end of an attempt is the end of all; a part of a long stream may be served at a time. Default: always. */
+  readonly isOver?: () => boolean
 }
 
 type Pulling<A, E> = Pull.Pull<Arr.NonEmptyReadonlyArray<A>, E>
@@ -23,11 +25,13 @@ export const resumed = <A, E>(course: Course<A, E>, patience: Patience): Stream.
   const start = Effect.gen(function* () {
     const whole = yield* Effect.scope
     let attempt: { readonly scope: Scope.Closeable; readonly pull: Pulling<A, E | Lost> } | undefined
+    let gave = false
 
     const open = Effect.gen(function* () {
       const scope = yield* Scope.fork(whole)
       const pull = yield* Scope.provide(Stream.toPull(course.open()), scope)
       attempt = { scope, pull }
+      gave = false
       return yield* pull
     })
 
@@ -40,6 +44,7 @@ export const resumed = <A, E>(course: Course<A, E>, patience: Patience): Stream.
     const next: Pulling<A, E | Connection> = Effect.suspend(() => attempt?.pull ?? open).pipe(
       Effect.flatMap((items): Pulling<A, E | Connection> => {
         patience.progress()
+        gave = true
         const seen = course.see(items)
         return isNonEmpty(seen) ? Effect.succeed(seen) : next
       }),
@@ -47,6 +52,10 @@ export const resumed = <A, E>(course: Course<A, E>, patience: Patience): Stream.
         (error: E | Lost | Connection | Cause.Done<void>): error is Lost => isLost(error),
         (lost): Pulling<A, E | Connection> =>
           leave.pipe(Effect.andThen(patience.again(lost, true)), Effect.andThen(next))
+      ),
+      Pull.catchDone(
+        (): Pulling<A, E | Connection> =>
+          (course.isOver?.() ?? true) || !gave ? Cause.done() : Effect.andThen(leave, next)
       )
     )
     return next

@@ -102,7 +102,14 @@ export const openSocketLink = Effect.fnUntraced(function* (
     RpcClient.Protocol,
     acknowledgements.protocol
   )
-  return { client, stream, queue: queued, isAlive: () => isAlive && isOpen(webSocket), lost }
+  return {
+    client,
+    stream,
+    queue: queued,
+    isAlive: () => isAlive && isOpen(webSocket),
+    retire: Effect.sync(() => webSocket.terminate()),
+    lost
+  }
 })
 
 const isOpen = (socket: NodeWS.WebSocket) => socket.readyState === socket.OPEN

@@ -7,7 +7,7 @@
  * that may not have arrived, and the program is held up as by a slow reader;
  * the reader of the same name that comes then goes on there.
  */
-import { type Array as Arr, Duration, Effect, Exit, type Pull, Scope, Stream } from "effect"
+import { type Array as Arr, Cause, Duration, Effect, Exit, type Pull, Scope, Stream } from "effect"
 import { BackendFailed, Connection } from "../../domain/Errors.ts"
 import type { AttachOptions, ProcessEvent } from "../../domain/Process.ts"
 import { Principal } from "../../services/Principal.ts"
@@ -19,6 +19,11 @@ import type { Limits } from "./Settings.ts"
 
 /** How far a process's output is read ahead of its reader, in bytes. */
 const aheadBytes = 256 * 1024
+/**
+ * How much is given in one answer over plain HTTP. Nothing there tells what has
+ * arrived, so all of it is kept until the reader comes back for more.
+ */
+const answerBytes = 2 * 1024 * 1024
 /** Readers whose places are held, at one time; beyond, the one held longest loses it. */
 const maxHeld = 256
 
@@ -111,32 +116,38 @@ export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
   })
 
   /** When a reader goes: what it read is over, or it left by itself, or it was cut off and may come again. */
-  const leave = (reader: Reader, exit: Exit.Exit<unknown, unknown>, canAbort: boolean) =>
-    reader.isOver || (canAbort && (Exit.isSuccess(exit) || isAbort(exit)))
-      ? forget(reader)
-      : hold(reader, canAbort ? heldFor : heldFor / 10)
+  const leave = (reader: Reader, exit: Exit.Exit<unknown, unknown>, isHttp: boolean) => {
+    if (reader.isOver) return forget(reader)
+    if (isHttp) return hold(reader, Exit.isSuccess(exit) ? heldFor : heldFor / 10)
+    return Exit.isSuccess(exit) || isAbort(exit) ? forget(reader) : hold(reader, heldFor)
+  }
 
   /** Takes a reader's place, beginning with what was given before and may not have arrived. */
   const follow = (reader: Reader, before: ReadonlyArray<ProcessEvent>) =>
     Effect.gen(function* () {
-      const session = yield* CurrentSession
+      const isHttp = (yield* CurrentSession)?.transport === "http"
       const turn = ++reader.turn
       const isMine = () => reader.turn === turn
       let first = before
+      let size = 0
       held.delete(reader)
-      yield* Effect.addFinalizer((exit) =>
-        isMine() ? leave(reader, exit, session?.transport !== "http") : Effect.void
-      )
+      reader.given = before
+      yield* Effect.addFinalizer((exit) => (isMine() ? leave(reader, exit, isHttp) : Effect.void))
+
       const next = Effect.onExit(reader.ahead.take(isMine, Effect.fail(takenOver)), (exit) =>
         Effect.sync(() => {
-          if (Exit.isSuccess(exit)) reader.given = exit.value
+          if (Exit.isSuccess(exit)) reader.given = isHttp ? [...reader.given, ...exit.value] : exit.value
           else if (!Exit.hasInterrupts(exit)) reader.isOver = true
         })
       )
       return Effect.suspend((): Events => {
         const again = first
         first = []
-        return isNonEmpty(again) ? Effect.succeed(again) : next
+        if (isHttp && size >= answerBytes) return Cause.done()
+        return Effect.map(isNonEmpty(again) ? Effect.succeed(again) : next, (events) => {
+          for (const event of events) size += sizeOf(event)
+          return events
+        })
       })
     }).pipe(Stream.fromPull, Stream.scoped)
 

@@ -24,13 +24,13 @@ typedef uint32_t u32;
 typedef uint64_t u64;
 
 /* Takes an item out of a list that is linked by `next`. */
-#define UNLINK(list, item)                                          \
-	do                                                              \
+#define UNLINK(list, item)                                               \
+	do                                                                   \
 		for (__typeof__(item) *at_ = &(list); *at_; at_ = &(*at_)->next) \
-			if (*at_ == (item)) {                                       \
-				*at_ = (item)->next;                                    \
-				break;                                                  \
-			}                                                           \
+			if (*at_ == (item)) {                                        \
+				*at_ = (item)->next;                                     \
+				break;                                                   \
+			}                                                            \
 	while (0)
 
 /* main.c: the loop */
@@ -52,10 +52,10 @@ extern u32 own_uid, own_gid;
 bool source_open(struct source *, void *owner, int fd, u32 events, void (*fn)(struct source *, u32)); /* false: fd is closed */
 void source_want(struct source *, u32 events);
 void source_close(struct source *);
-void wake_at(u64 when);             /* have the ticks run no later than this */
-int keep_fd(int fd);                /* fd, or -1 with EMFILE when it eats into the reserve */
-int closing(int fd, int result);    /* the result, with its errno, once fd is closed */
-void bury(void *);                  /* frees it after the batch; it has begun with its list's link */
+void wake_at(u64 when);          /* have the ticks run no later than this */
+int keep_fd(int fd);             /* fd, or -1 with EMFILE when it eats into the reserve */
+int closing(int fd, int result); /* the result, with the errno of before, once fd is closed */
+void bury(void *);               /* frees, after the batch, what begins with a link and is in no list any more */
 void loop_init(void);
 void loop_once(int max_wait);
 
@@ -91,28 +91,27 @@ void w_str(const void *, u32 n);
 u8 *w_space(u32 n); /* room to fill in place, then w_took */
 void w_took(u32 n);
 void w_end(void);
-void w_cancel(void); /* forget the frame that was begun */
 #define w_ints(widths, ...) w_numbers(widths, (const u64[]){__VA_ARGS__})
 #define w_frame(type, channel, widths, ...) (w_begin(type, channel), w_ints(widths, __VA_ARGS__), w_end())
+ssize_t w_data(u32 channel, int fd, off_t at, u64 most); /* a DATA frame of what a read gives; at < 0: of no file */
 void w_empty(u8 type, u32 channel);
 void w_error(u32 channel, u16 code, int err, u64 detail, const char *message);
 void w_errno(u32 channel, int err);
 u8 *own_pages(size_t n); /* which supervisors do not inherit; NULL with errno */
 bool out_init(void);
 void out_clear(void);
-bool out_broken(void);
 bool out_waiting(void);
 bool out_room(void); /* whether more may be queued */
-bool out_flush(int fd);
+bool out_flush(int fd); /* false when the connection is of no use any more */
 
-/* Bytes from the host that wait for a program or a socket; memory is held only while there are some. */
+/* Bytes that wait to be written. */
 struct queue {
 	u8 *bytes;
 	u32 from, to, cap;
 };
 u32 queue_add(struct queue *, const u8 *, u32 n); /* how many found room */
 bool queue_flush(struct queue *, int fd);         /* false with errno when nobody will read them */
-void queue_free(struct queue *);
+void queue_free(struct queue *);                  /* it may be added to again */
 
 /* The requests: how the payload reads, and the handler.
  *
@@ -121,29 +120,29 @@ void queue_free(struct queue *);
  *   p  path          t  another path              s  text, any bytes
  *   c  credit        m  mode                      *  the bytes that follow
  *   1, 2, 4, 8: a number of so many bytes */
-#define ALL_REQUESTS                    \
-	X(T_PING, "", ping)                 \
-	X(T_SPAWN, "cs*", proc_spawn)       \
-	X(T_ATTACH, "P8c", proc_attach)     \
-	X(T_SIGNAL, "P11", proc_signal)     \
-	X(T_KILL, "P4", proc_kill)          \
-	X(T_STDIN, "P8*", proc_stdin)       \
+#define ALL_REQUESTS                        \
+	X(T_PING, "", ping)                     \
+	X(T_SPAWN, "cs*", proc_spawn)           \
+	X(T_ATTACH, "P8c", proc_attach)         \
+	X(T_SIGNAL, "P11", proc_signal)         \
+	X(T_KILL, "P4", proc_kill)              \
+	X(T_STDIN, "P8*", proc_stdin)           \
 	X(T_STDIN_CLOSE, "P", proc_stdin_close) \
-	X(T_RESIZE, "P22", proc_resize)     \
-	X(T_PROCESSES, "", proc_list)       \
-	X(T_STAT, "up", file_stat)          \
-	X(T_READ, "u88cp", file_read)       \
-	X(T_WRITE, "ump*", file_write)      \
-	X(T_UPLOAD, "umip8*", upload_chunk) \
-	X(T_COMMIT, "i8", upload_commit)    \
-	X(T_ABORT, "i", upload_abort)       \
-	X(T_LIST, "u24p", file_list)        \
-	X(T_MKDIR, "um1p", file_mkdir)      \
-	X(T_RENAME, "u1pt", file_rename)    \
-	X(T_REMOVE, "u1p", file_remove)     \
-	X(T_CHMOD, "ump", file_chmod)       \
-	X(T_WATCH, "u1cp", watch_open)      \
-	X(T_DIAL, "c12", net_dial)          \
+	X(T_RESIZE, "P22", proc_resize)         \
+	X(T_PROCESSES, "", proc_list)           \
+	X(T_STAT, "up", file_stat)              \
+	X(T_READ, "u88cp", file_read)           \
+	X(T_WRITE, "ump*", file_write)          \
+	X(T_UPLOAD, "umip8*", upload_chunk)     \
+	X(T_COMMIT, "i8", upload_commit)        \
+	X(T_ABORT, "i", upload_abort)           \
+	X(T_LIST, "u24p", file_list)            \
+	X(T_MKDIR, "um1p", file_mkdir)          \
+	X(T_RENAME, "u1pt", file_rename)        \
+	X(T_REMOVE, "u1p", file_remove)         \
+	X(T_CHMOD, "ump", file_chmod)           \
+	X(T_WATCH, "u1cp", watch_open)          \
+	X(T_DIAL, "c12", net_dial)              \
 	X(T_LISTEN, "c2", net_listen)
 
 /* A handler returns: */
@@ -225,9 +224,9 @@ u32 tree_signal(pid_t root, int sig, pid_t group, bool (*spared)(pid_t));
 /* Files: requests on single paths are in files.c, on trees in walk.c, writing in upload.c. They are performed as the user the
  * request names. */
 bool as_user(u32 uid, u32 gid);
-void as_agent(void);                                                /* keeps errno */
-int open_at(int dir, const char *path, int flags, u64 resolve);    /* openat2 without magic links of /proc */
-int parent_at(int dir, char *path, bool make, char **base);        /* cuts path in two */
+void as_agent(void);                                            /* keeps errno */
+int open_at(int dir, const char *path, int flags, u64 resolve); /* openat2 without magic links of /proc */
+int parent_at(int dir, char *path, bool make, char **base);     /* cuts path in two */
 struct stat;
 void w_stat(const struct stat *, const char *target, u32 n);
 bool dots(const char *name);

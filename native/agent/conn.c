@@ -73,7 +73,7 @@ bool conn_run(void)
 		before = in_len;
 		run_frames();
 		again = pump();
-		if (broken || out_broken() || !out_flush(live.fd)) {
+		if (broken || !out_flush(live.fd)) {
 			conn_drop();
 			return false;
 		}

@@ -45,6 +45,8 @@ void stdin_flush(struct proc *p)
 		return;
 	if (!queue_flush(&p->input, p->in.fd) || (!p->input.to && p->stdin_eof))
 		return stdin_done(p);
+	if (!p->input.to)
+		queue_free(&p->input); /* most programs read little */
 	source_want(&p->in, p->input.to ? EPOLLOUT : 0);
 }
 

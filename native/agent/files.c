@@ -9,7 +9,7 @@
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 
-enum { READ_MAX = 128 * 1024, PROC_MAGIC = 0x9fa0 };
+enum { PROC_MAGIC = 0x9fa0 };
 
 bool as_user(u32 uid, u32 gid)
 {
@@ -126,29 +126,24 @@ int file_stat(struct request *q)
 struct reader {
 	struct chan c;
 	int fd;
-	u64 at, left;
+	off_t at;
+	u64 left;
 };
 
 static bool reader_pump(struct chan *c)
 {
 	struct reader *r = (struct reader *)c;
-	u64 n = r->left < READ_MAX ? r->left : READ_MAX;
-	if (n > c->credit)
-		n = c->credit;
-	if (!n && r->left)
+	u64 most = r->left < c->credit ? r->left : c->credit;
+	if (!most && r->left)
 		return false;
-	w_begin(T_DATA, c->id);
-	ssize_t got = n ? pread(r->fd, w_space((u32)n), n, (off_t)r->at) : 0;
-	if (got > 0) {
-		w_took((u32)got);
-		w_end();
-		r->at += (u64)got;
-		r->left -= (u64)got;
-		c->credit -= (u64)got;
+	ssize_t n = most ? w_data(c->id, r->fd, r->at, most) : 0;
+	if (n > 0) {
+		r->at += n;
+		r->left -= (u64)n;
+		c->credit -= (u64)n;
 		return true;
 	}
-	w_cancel();
-	if (got < 0)
+	if (n < 0)
 		w_errno(c->id, errno);
 	else
 		w_frame(T_END, c->id, "1", 0);
@@ -179,7 +174,7 @@ int file_read(struct request *q)
 	if (!r)
 		return closing(fd, ANSWERED);
 	r->fd = fd;
-	r->at = q->n[0];
+	r->at = (off_t)q->n[0];
 	r->left = q->n[1];
 	return ANSWERED;
 }

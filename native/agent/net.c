@@ -5,7 +5,7 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
-enum { CHUNK = 64 * 1024, BACKLOG = 64 };
+enum { BACKLOG = 64 };
 
 struct duplex {
 	struct chan c;
@@ -35,6 +35,8 @@ static void drain_in(struct duplex *d)
 	if (!queue_flush(&d->in, d->s.fd))
 		return duplex_fail(d, errno);
 	d->owed += before - (d->in.to - d->in.from);
+	if (!d->in.to)
+		queue_free(&d->in);
 	if (!d->in.to && d->in_eof && !d->in_done) {
 		shutdown(d->s.fd, SHUT_WR);
 		d->in_done = true;
@@ -48,18 +50,13 @@ static void drain_in(struct duplex *d)
 /* False when there is no more for now, or for ever. */
 static bool send_out(struct duplex *d)
 {
-	u32 want = d->c.credit < CHUNK ? (u32)d->c.credit : CHUNK;
-	if (d->out_done || !d->readable || !want)
+	if (d->out_done || !d->readable || !d->c.credit)
 		return false;
-	w_begin(T_DATA, d->c.id);
-	ssize_t n = read(d->s.fd, w_space(want), want);
+	ssize_t n = w_data(d->c.id, d->s.fd, -1, d->c.credit);
 	if (n > 0) {
-		w_took((u32)n);
-		w_end();
 		d->c.credit -= (u64)n;
 		return true;
 	}
-	w_cancel();
 	d->readable = false;
 	if (n == 0) {
 		w_empty(T_EOF, d->c.id);

@@ -52,7 +52,7 @@ static u32 hit(struct task *t, int sig, pid_t group)
 {
 	if (t->zombie || (group && t->group != group))
 		return 0;
-	return sig == 0 || kill(t->pid, sig) == 0 || errno == EPERM;
+	return kill(t->pid, sig) == 0 || errno == EPERM;
 }
 
 static bool ours(pid_t parent, pid_t root)
@@ -67,6 +67,8 @@ u32 tree_signal(pid_t root, int sig, pid_t group, bool (*spared)(pid_t))
 	static DIR *proc;
 	u32 found = 0;
 	count = 0;
+	if (!root) /* a supervisor that is no more; 0 is also the parent of PID 1 */
+		return 0;
 	if (!proc && !(proc = fdopendir(fcntl(proc_dir, F_DUPFD_CLOEXEC, 0))))
 		return 0;
 	rewinddir(proc);

@@ -4,11 +4,12 @@
 
 enum {
 	OUT_HIGH = 512 * 1024,           /* no new work for the queue above this */
+	DATA_MAX = 128 * 1024,
 	OUT_CAP = OUT_HIGH + (2u << 20), /* room for the longest answer, the list of processes; checked all the same */
 };
 
-static u8 *out;
-static size_t out_from, out_to, frame_at;
+static struct queue out = {.cap = OUT_CAP};
+static u32 frame_at;
 static bool broken; /* the queue overflowed: what is in it is of no use */
 
 /* ---- decoding ---- */
@@ -87,25 +88,67 @@ u64 hash_of(const void *p, size_t n)
 	return hash;
 }
 
+/* ---- queues ---- */
+
+/* Moves what is waiting to the front when there would be no room behind it; by how much. */
+static u32 make_room(struct queue *q, u32 n)
+{
+	u32 moved = q->cap - q->to < n ? q->from : 0;
+	if (moved) {
+		memmove(q->bytes, q->bytes + q->from, q->to - q->from);
+		q->to -= moved;
+		q->from = 0;
+	}
+	return moved;
+}
+
+u32 queue_add(struct queue *q, const u8 *p, u32 n)
+{
+	if (!n || (!q->bytes && !(q->bytes = malloc(q->cap))))
+		return 0;
+	make_room(q, n);
+	if (n > q->cap - q->to)
+		n = q->cap - q->to;
+	memcpy(q->bytes + q->to, p, n);
+	q->to += n;
+	return n;
+}
+
+bool queue_flush(struct queue *q, int fd)
+{
+	while (q->from < q->to) {
+		ssize_t n = write(fd, q->bytes + q->from, q->to - q->from);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 && errno == EAGAIN;
+		q->from += (u32)n;
+	}
+	q->from = q->to = 0;
+	return true;
+}
+
+void queue_free(struct queue *q)
+{
+	free(q->bytes);
+	q->bytes = NULL;
+	q->from = q->to = 0;
+}
+
 /* ---- encoding ---- */
 
 u8 *w_space(u32 n)
 {
 	static u8 sink[MAX_PAYLOAD + HEADER];
-	if (OUT_CAP - out_to < n && out_from) {
-		memmove(out, out + out_from, out_to - out_from);
-		out_to -= out_from;
-		frame_at -= out_from;
-		out_from = 0;
-	}
-	broken |= OUT_CAP - out_to < n;
-	return broken ? sink : out + out_to;
+	frame_at -= make_room(&out, n);
+	broken |= out.cap - out.to < n;
+	return broken ? sink : out.bytes + out.to;
 }
 
 void w_took(u32 n)
 {
 	if (!broken)
-		out_to += n;
+		out.to += n;
 }
 
 void w_bytes(const void *p, u32 n)
@@ -140,20 +183,36 @@ void w_str(const void *p, u32 n)
 void w_begin(u8 type, u32 channel)
 {
 	w_space(HEADER); /* may move the queue */
-	frame_at = out_to;
+	frame_at = out.to;
 	w_ints("414", 0, type, channel);
 }
 
 void w_end(void)
 {
 	if (!broken)
-		put(out + frame_at, out_to - frame_at - HEADER, 4);
+		put(out.bytes + frame_at, out.to - frame_at - HEADER, 4);
 }
 
-void w_cancel(void)
+/* Forgets the frame that was begun. */
+static void w_cancel(void)
 {
 	if (!broken)
-		out_to = frame_at;
+		out.to = frame_at;
+}
+
+ssize_t w_data(u32 channel, int fd, off_t at, u64 most)
+{
+	u32 n = most < DATA_MAX ? (u32)most : DATA_MAX;
+	w_begin(T_DATA, channel);
+	u8 *to = w_space(n);
+	ssize_t got = at < 0 ? read(fd, to, n) : pread(fd, to, n, at);
+	if (got <= 0) {
+		w_cancel();
+		return got;
+	}
+	w_took((u32)got);
+	w_end();
+	return got;
 }
 
 void w_empty(u8 type, u32 channel)
@@ -190,85 +249,27 @@ u8 *own_pages(size_t n)
 
 bool out_init(void)
 {
-	out = own_pages(OUT_CAP);
-	return out != NULL;
+	out.bytes = own_pages(OUT_CAP);
+	return out.bytes;
 }
 
 void out_clear(void)
 {
-	out_from = out_to = 0;
+	out.from = out.to = 0;
 	broken = false;
-}
-
-bool out_broken(void)
-{
-	return broken;
 }
 
 bool out_waiting(void)
 {
-	return out_from < out_to;
+	return out.to;
 }
 
 bool out_room(void)
 {
-	return conn_live() && !broken && out_to - out_from < OUT_HIGH;
-}
-
-/* Writes what can be written now. False with errno when the other side is gone. */
-static bool write_some(int fd, const u8 *bytes, size_t *from, size_t to)
-{
-	while (*from < to) {
-		ssize_t n = write(fd, bytes + *from, to - *from);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 && errno == EAGAIN;
-		*from += (size_t)n;
-	}
-	return true;
+	return conn_live() && !broken && out.to - out.from < OUT_HIGH;
 }
 
 bool out_flush(int fd)
 {
-	bool well = write_some(fd, out, &out_from, out_to);
-	if (out_from == out_to)
-		out_from = out_to = 0;
-	return well;
-}
-
-/* ---- queues to programs and sockets ---- */
-
-u32 queue_add(struct queue *q, const u8 *p, u32 n)
-{
-	if (n && !q->bytes && !(q->bytes = malloc(q->cap)))
-		return 0;
-	if (n > q->cap - q->to && q->from) {
-		memmove(q->bytes, q->bytes + q->from, q->to - q->from);
-		q->to -= q->from;
-		q->from = 0;
-	}
-	if (n > q->cap - q->to)
-		n = q->cap - q->to;
-	if (n)
-		memcpy(q->bytes + q->to, p, n);
-	q->to += n;
-	return n;
-}
-
-bool queue_flush(struct queue *q, int fd)
-{
-	size_t from = q->from;
-	bool well = write_some(fd, q->bytes, &from, q->to);
-	q->from = (u32)from;
-	if (q->from == q->to)
-		queue_free(q);
-	return well;
-}
-
-void queue_free(struct queue *q)
-{
-	free(q->bytes);
-	q->bytes = NULL;
-	q->from = q->to = 0;
+	return !broken && queue_flush(&out, fd);
 }

@@ -325,6 +325,34 @@ describe("watching", () => {
     )
   )
 
+  it.effect("follows a directory that takes the place of another", () =>
+    withAgent((client, { home }) =>
+      Effect.gen(function* () {
+        mkdirSync(`${home}/w/a/deep`, { recursive: true })
+        mkdirSync(`${home}/w/b`)
+        const watching = yield* Deferred.make<void>()
+        const seen = yield* Effect.forkChild(
+          client.watch(ids, `${home}/w`, true, deadline).pipe(
+            Stream.tap((item) => (item._tag === "Ok" ? Deferred.succeed(watching, undefined) : Effect.void)),
+            Stream.filter((item) => item._tag === "Event"),
+            Stream.takeUntil(({ path }) => path === "end"),
+            Stream.filter(({ kind }) => kind !== P.eventKinds.modified),
+            Stream.map(({ path, before }) => `${before} ${path}`),
+            Stream.runCollect
+          ),
+          { startImmediately: true }
+        )
+        yield* Deferred.await(watching)
+        renameSync(`${home}/w/a`, `${home}/w/b`)
+        // Its own watch is forgotten by now, and that of the one in its place is not.
+        yield* client.ping(deadline)
+        writeFileSync(`${home}/w/b/deep/f`, "")
+        writeFileSync(`${home}/w/end`, "")
+        assert.deepStrictEqual(yield* Fiber.join(seen), ["a b", " b/deep/f", " end"])
+      })
+    )
+  )
+
   it.effect("what cannot be watched is refused", () =>
     withAgent((client, { home }) =>
       Effect.gen(function* () {

@@ -564,6 +564,22 @@ describe("output", () => {
       "2000000"
     )
   )
+
+  it.effect("flows to whoever reads it even when others have used up the budget", () =>
+    withAgent(
+      (client) =>
+        Effect.gen(function* () {
+          const hog = sh("head -c 100000 /dev/zero; exec sleep 1000")
+          yield* client.spawn(hog, deadline)
+          while (((yield* client.processes(deadline))[0]?.end ?? 0) < 100_000) yield* client.ping(deadline)
+          const spec = program(["head", "-c", "300000", "/dev/zero"])
+          const { stdout } = yield* collect(client.run(spec, deadline))
+          assert.strictEqual(stdout.length, 300_000)
+        }),
+      "--budget",
+      "8192"
+    )
+  )
 })
 
 describe("a terminal", () => {

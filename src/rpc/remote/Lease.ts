@@ -26,7 +26,7 @@ export const keepLease = Effect.fnUntraced(function* (
   const renew = client
     .RenewLease({ lease, ttlMillis })
     .pipe(
-      Effect.ignore({ log: "Warn", message: "the lease could not be renewed" }),
+      Effect.ignore({ log: "Debug", message: "the lease could not be renewed" }),
       Effect.andThen(Effect.sleep(ttlMillis / 3)),
       Effect.forever
     )

@@ -106,7 +106,7 @@ export const makeGate = Effect.fnUntraced(function* (options: ServerOptions, doo
 
   /** Ends the connection when its token is not what it was any more. */
   const recheck = (request: Request, token: Redacted.Redacted<string> | undefined, caller: Caller) =>
-    authenticator.authenticate(token).pipe(
+    Effect.suspend(() => authenticator.authenticate(token)).pipe(
       Effect.delay(options.recheck ?? "10 seconds"),
       Effect.map((now) => now.owner === caller.owner && now.scope === caller.scope),
       Effect.catchTags({

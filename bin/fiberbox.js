@@ -1,7 +1,6 @@
 #!/usr/bin/env node
 // The `fiberbox` command. Plain JavaScript that even an old Node can parse, so that it can say what is wrong.
 import { existsSync } from "node:fs"
-import * as Module from "node:module"
 import { dirname, join } from "node:path"
 import { fileURLToPath, pathToFileURL } from "node:url"
 
@@ -29,23 +28,29 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)))
 // Node does not strip types below node_modules, so an installed package runs what was built.
 const installed = root.split("/").includes("node_modules")
 
-/** The bundle that the set-up step made, while it is as new as the sources; otherwise the sources themselves. */
-const checkoutEntry = async () => {
-  const { cached, isFresh } = await import("../scripts/bundle.js")
-  return isFresh() ? join(cached, "cli.js") : join(root, "src/cli.ts")
+/**
+ * The bundle of the package; in a checkout the one that the set-up step made, while it is as new as the sources. Its
+ * compiled code lies beside, never in a shared temporary directory where another user could poison it.
+ */
+const findBundle = async () => {
+  if (installed) return { bundle: join(root, "dist/bundle"), cache: join(root, "../.cache/fiberbox") }
+  const { cached, compiled, isFresh } = await import("../scripts/bundle.js")
+  return isFresh() ? { bundle: cached, cache: compiled } : undefined
 }
 
 if (process.argv[2] === "setup") {
   await import("../scripts/setup.js")
 } else {
-  const entry = installed ? join(root, "dist/bundle/cli.js") : await checkoutEntry()
-  if (!existsSync(entry)) {
+  const found = await findBundle()
+  if (found === undefined) {
+    await import(pathToFileURL(join(root, "src/cli.ts")).href)
+  } else if (existsSync(join(found.bundle, "package.json"))) {
+    const { entryOf, makeLoader } = await import("./load.js")
+    makeLoader(found.bundle, found.cache).load(entryOf(found.bundle))
+  } else {
     console.error(
-      `fiberbox: ${entry} is missing. Fix: reinstall the package, or run \`npm ci\` in the checkout.`
+      `fiberbox: ${found.bundle} is missing. Fix: reinstall the package, or run \`npm ci\` in the checkout.`
     )
     process.exit(1)
   }
-  // The cache lies beside the code it holds, never in a shared temporary directory where another user could poison it.
-  Module.enableCompileCache?.(join(root, installed ? "../.cache/fiberbox" : "node_modules/.cache/fiberbox"))
-  await import(pathToFileURL(entry).href)
 }

@@ -12,6 +12,9 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)))
 /** Where the checkout's bundle lies. */
 export const cached = join(root, "node_modules/.cache/fiberbox/cli")
 
+/** Where the compiled code of the checkout's bundle is kept; see bin/load.js. */
+export const compiled = join(root, "node_modules/.cache/fiberbox/code")
+
 /** @type {(path: string) => number} */
 const modifiedAt = (path) => statSync(path).mtimeMs
 
@@ -67,10 +70,17 @@ const bundle = async (base, extension, out, place) => {
   const banner = (/** @type {{ isEntry: boolean }} */ chunk) => (chunk.isEntry ? licence() : "")
   // Without the white space there is half as much to read; the names stay, for whoever reads a stack trace.
   const minify = { mangle: false, compress: true, codegen: { removeWhitespace: true } }
-  const { output } = await build.write({ dir: out, format: "esm", banner, minify })
+  const { output } = await build.write({
+    dir: out,
+    // What bin/load.js can load, and by names that change with their contents.
+    format: "cjs",
+    entryFileNames: "[name]-[hash].js",
+    banner,
+    minify
+  })
   await build.close()
-  // Below node_modules no package.json further up says so, and Node would have to find out by parsing.
-  writeFileSync(join(out, "package.json"), JSON.stringify({ type: "module" }))
+  const main = output.find((chunk) => chunk.type === "chunk" && chunk.isEntry)?.fileName
+  writeFileSync(join(out, "package.json"), JSON.stringify({ type: "commonjs", main }))
   return output.flatMap((chunk) => (chunk.type === "chunk" ? chunk.moduleIds : []))
 }
 

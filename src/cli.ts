@@ -8,6 +8,7 @@ import { readFileSync } from "node:fs"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Cause, Effect, Exit, Layer, Logger, Option, type Path, References, Runtime, Schema } from "effect"
 import { CliConfig, CliError, CliOutput, Command, GlobalFlag } from "effect/cli"
+import type { sandboxCommands } from "./cli/Commands.ts"
 import { makeDoctorCommand } from "./cli/Doctor.ts"
 import { describe, ownFailureCode, toLine } from "./cli/Failure.ts"
 import { endWith } from "./cli/Perform.ts"
@@ -77,14 +78,21 @@ For completions put \`eval "$(fiberbox --completions bash)"\` into ~/.bashrc, th
 \`fiberbox --completions fish > ~/.config/fish/completions/fiberbox.fish\`.`
 
 /** A fresh sandbox for one command is to be quick: then the other commands are not even loaded. */
-const others = args[0] === "run" ? [] : (await import("./cli/Commands.ts")).sandboxCommands
+const others: Effect.Effect<typeof sandboxCommands | readonly []> =
+  args[0] === "run"
+    ? Effect.succeed<readonly []>([])
+    : Effect.map(
+        Effect.promise(() => import("./cli/Commands.ts")),
+        ({ sandboxCommands }) => sandboxCommands
+      )
 
-const fiberbox = Command.make("fiberbox").pipe(
-  Command.withDescription(description),
-  Command.withSubcommands([run, ...others, doctor])
-)
-
-const main = Command.runWith(fiberbox, { version })(args).pipe(
+const main = Effect.flatMap(others, (others) =>
+  Command.make("fiberbox").pipe(
+    Command.withDescription(description),
+    Command.withSubcommands([run, ...others, doctor]),
+    (fiberbox) => Command.runWith(fiberbox, { version })(args)
+  )
+).pipe(
   // What was wrong with the arguments has been told by the presenter.
   Effect.tapCause((cause) =>
     CliError.isCliError(Cause.squash(cause))

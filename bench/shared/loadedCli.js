@@ -4,10 +4,10 @@
  * part of that program loads the stripper of types when its bundle is fresh.
  */
 import { readdirSync } from "node:fs"
-import { enableCompileCache } from "node:module"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
-import { cached, isFresh } from "../../scripts/bundle.js"
+import { entryOf, makeLoader } from "../../bin/load.js"
+import { cached, compiled, isFresh } from "../../scripts/bundle.js"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
 
@@ -15,14 +15,13 @@ const root = fileURLToPath(new URL("../..", import.meta.url))
 const chunk = (/** @type {string} */ name) => {
   const found = readdirSync(cached).find((file) => new RegExp(`^${name}-[^.]+\\.js$`).test(file))
   if (found === undefined) throw new Error(`the bundle of the command line has no ${name}`)
-  return join(cached, found)
+  return found
 }
 
-const needed = isFresh()
-  ? [chunk("container"), chunk("Run")]
-  : [join(root, "src/container.ts"), join(root, "src/cli/Run.ts")]
-
-enableCompileCache(join(root, "node_modules/.cache/fiberbox"))
-for (const module of needed) await import(module)
 process.argv.splice(2, Number.POSITIVE_INFINITY, "--version")
-await import("../../bin/fiberbox.js")
+if (isFresh()) {
+  const loader = makeLoader(cached, compiled)
+  for (const module of [chunk("container"), chunk("Run"), entryOf(cached)]) loader.load(module)
+} else {
+  for (const file of ["src/container.ts", "src/cli/Run.ts", "bin/fiberbox.js"]) await import(join(root, file))
+}

@@ -9,7 +9,8 @@ import type { Readable, Writable } from "node:stream"
 import { fileURLToPath } from "node:url"
 import { Effect, Option, Schedule, type Scope } from "effect"
 
-const bin = fileURLToPath(new URL("../../bin/fiberbox.js", import.meta.url))
+/** The command. */
+export const bin = fileURLToPath(new URL("../../bin/fiberbox.js", import.meta.url))
 
 /** Whether this machine can run containers; the setup step has installed the rest. */
 export const canRunContainers =

@@ -75,7 +75,8 @@ const make = Effect.gen(function* () {
     })
   }
   yield* reapDead
-  yield* releaseStrayRanges
+  // An ephemeral instance has just been made, so it has none.
+  if (!instance.ephemeral) yield* releaseStrayRanges
   yield* Effect.addFinalizer(() =>
     Effect.ignore(instance.ephemeral ? Effect.asVoid(reapInstance) : removeInstanceGroup).pipe(
       Effect.provideContext(parts)
@@ -102,13 +103,14 @@ const make = Effect.gen(function* () {
 
   const provision = Effect.fnUntraced(function* (request: MachineRequest) {
     const container = files.container(request.sandboxId)
-    if (yield* hasMachine(container, request)) {
+    const exists = yield* files.exists(container)
+    if (exists && (yield* hasMachine(container, request))) {
       return yield* attach(container, request).pipe(Effect.catchTag("Connection", connectionBroken))
     }
     yield* starter.validate(request.spec)
     const end = Effect.provideContext(endMachine(container), parts)
     // Of an earlier generation, or of a start that was cut off.
-    if (yield* files.exists(container)) yield* end
+    if (exists) yield* end
     const connected = Effect.catchTag(attach(container, request), "Connection", connectionBroken)
     // No interruption falls between the two, where a machine would be nobody's.
     return yield* Effect.uninterruptibleMask((restore) =>

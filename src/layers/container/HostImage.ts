@@ -210,11 +210,15 @@ export const writeOwnLayer = (
   Effect.gen(function* () {
     const fs = yield* FileSystem.FileSystem
     yield* fs.remove(root, { recursive: true, force: true })
-    yield* makeDirectory(root, 0o755)
-    yield* makeDirectory(`${root}/etc`, 0o755)
+    yield* fs.makeDirectory(`${root}/etc`, { recursive: true })
     const hosts = `127.0.0.1 localhost ${hostname}\n::1 localhost ip6-localhost ip6-loopback\n`
     yield* Effect.all(
-      [makeFile(`${root}/etc/hostname`, `${hostname}\n`, 0o644), makeFile(`${root}/etc/hosts`, hosts, 0o644)],
-      { concurrency: 2, discard: true }
+      [
+        fs.chmod(root, 0o755),
+        fs.chmod(`${root}/etc`, 0o755),
+        makeFile(`${root}/etc/hostname`, `${hostname}\n`, 0o644),
+        makeFile(`${root}/etc/hosts`, hosts, 0o644)
+      ],
+      { concurrency: "unbounded", discard: true }
     )
   }).pipe(Effect.mapError(fromPlatform("write a sandbox's own files")))

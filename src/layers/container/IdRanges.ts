@@ -99,8 +99,10 @@ const make = Effect.gen(function* () {
     fs.readDirectory(directory).pipe(
       failed,
       Effect.flatMap((names) =>
-        Effect.filter(names.filter((name) => /^\d+$/.test(name)).map(Number), (range) =>
-          Effect.map(ownerOf(range), (owner) => owner === instanceId)
+        Effect.filter(
+          names.filter((name) => /^\d+$/.test(name)).map(Number),
+          (range) => Effect.map(ownerOf(range), (owner) => owner === instanceId),
+          { concurrency: 16 }
         )
       )
     )

@@ -175,18 +175,18 @@ const make = Effect.gen(function* () {
     request: MachineRequest,
     root: Root
   ) {
-    const range = yield* Effect.uninterruptible(
+    const stage = stageOf(root)
+    const takeRange = Effect.uninterruptible(
       Effect.tap(ranges.allocate, (taken) =>
         files.writeRecord(container, { generation: request.generation, range: taken })
       )
     )
-    const stage = stageOf(root)
-    yield* Effect.all(
+    const [range] = yield* Effect.all(
       [
-        writeOwnLayer(container.files.own, hostnameOf(container)),
-        writeBundle(container, request, range, stage)
+        Effect.tap(takeRange, (taken) => writeBundle(container, request, taken, stage)),
+        writeOwnLayer(container.files.own, hostnameOf(container))
       ],
-      { concurrency: 2, discard: true }
+      { concurrency: 2 }
     )
     yield* launch({
       container,

@@ -54,7 +54,9 @@ export const parts = (options: Options = {}) =>
 export const layer = (options: Options = {}): Layer.Layer<Sandboxes, Failure> =>
   selfContained(
     Layer.unwrap(
-      Effect.map(Instance, ({ ephemeral }) => InProcess.layer({ onClose: ephemeral ? "kill" : "leave" }))
+      Effect.map(Instance, ({ ephemeral }) =>
+        InProcess.layer({ onClose: ephemeral ? "kill" : "leave", isNew: ephemeral })
+      )
     ).pipe(Layer.provide(parts(options)))
   )
 

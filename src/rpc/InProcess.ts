@@ -21,10 +21,7 @@ import { selfContained } from "../services/selfContained.ts"
 import * as Handlers from "./Handlers.ts"
 
 /** How a service in one process is set up. */
-export interface Options {
-  /** What becomes of detached sandboxes when the service ends; scoped ones always end. */
-  readonly onClose: Reconciler.OnClose
-}
+export type Options = Reconciler.Options
 
 const group = "local"
 

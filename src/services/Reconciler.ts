@@ -16,6 +16,14 @@ export type OnClose = "leave" | "kill"
 const sweepMillis = 60_000
 const concurrency = 16
 
+/** How a service begins and ends. */
+export interface Options {
+  /** What becomes of detached sandboxes when the service ends; scoped ones always end. */
+  readonly onClose: OnClose
+  /** Whether its instance has just been made, so that there is nothing to put in order. Default: no. */
+  readonly isNew?: boolean | undefined
+}
+
 /** What was found and done when a service started. */
 export interface Report {
   /** Scoped sandboxes of a program that has ended, now killed. */
@@ -25,6 +33,8 @@ export interface Report {
   /** Sandboxes that live on; their actors take them up. */
   readonly alive: ReadonlyArray<SandboxId>
 }
+
+const nothing: Report = { ended: [], removed: [], alive: [] }
 
 const remove = Effect.fnUntraced(function* (ids: ReadonlyArray<SandboxId>) {
   const backend = yield* Backend
@@ -85,12 +95,12 @@ export const reconcile: Effect.Effect<Report, BackendFailed | Timeout, Backend |
  * Reconciles when it is built, wakes the actors of the sandboxes that live on,
  * sweeps from time to time, and at its end does what `onClose` says.
  */
-export const layer = (options: { readonly onClose: OnClose }) =>
+export const layer = (options: Options) =>
   Layer.effectDiscard(
     Effect.gen(function* () {
       const store = yield* SandboxStore
       const actorOf = yield* SandboxActor.client
-      const report = yield* reconcile
+      const report = options.isNew ? nothing : yield* reconcile
       if (report.ended.length + report.removed.length + report.alive.length > 0) {
         yield* Effect.logInfo("reconciled").pipe(Effect.annotateLogs({ ...report }))
       }

@@ -29,11 +29,19 @@ export const guard =
       (error) => Effect.fail(failed(operation)(error))
     )
 
+/** Whether the database of the `SqlClient` is one that may be opened again, by a later version of us. */
+const IsKept = Context.Reference<boolean>("fiberbox/layers/sql/IsKept", { defaultValue: () => true })
+
 /** Makes the tables of the `SqlClient`'s database, or brings them up to date. */
 export const migrated: Layer.Layer<never, BackendFailed, SqlClient.SqlClient> = Layer.effectDiscard(
-  Migrator.make({})({ loader: Migrator.fromRecord(migrations), table: "migrations" }).pipe(
-    Effect.mapError(failed("migrate"))
-  )
+  Effect.flatMap(
+    IsKept,
+    (kept): Effect.Effect<unknown, { readonly message: string }, SqlClient.SqlClient> =>
+      kept
+        ? Migrator.make({})({ loader: Migrator.fromRecord(migrations), table: "migrations" })
+        : // It begins empty and ends with us: nobody will ask which steps it has seen.
+          Effect.all(Object.values(migrations), { discard: true })
+  ).pipe(Effect.mapError(failed("migrate")))
 )
 
 /** Tries whether the `SqlClient`'s database can be written, for the service's health. */
@@ -61,6 +69,6 @@ export const layerInstance: Layer.Layer<SqlClient.SqlClient, BackendFailed, Inst
         synchronous: ephemeral ? "off" : "full"
       })
       const client = Layer.effect(SqlClient.SqlClient, Effect.mapError(open, failed("open")))
-      return Layer.provide(client, Reactivity.layer)
+      return Layer.merge(Layer.provide(client, Reactivity.layer), Layer.succeed(IsKept, !ephemeral))
     })
   )

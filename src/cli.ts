@@ -11,7 +11,6 @@ import { CliConfig, CliError, CliOutput, Command, GlobalFlag } from "effect/cli"
 import type { sandboxCommands } from "./cli/Commands.ts"
 import { makeDoctorCommand } from "./cli/Doctor.ts"
 import { describe, ownFailureCode, toLine } from "./cli/Failure.ts"
-import { endWith } from "./cli/Perform.ts"
 import * as Presenter from "./cli/Presenter.ts"
 import {
   type BackendName,
@@ -20,7 +19,7 @@ import {
   type RunOptions,
   requestOf
 } from "./cli/RunCommand.ts"
-import { ignoreStreamErrors, write } from "./cli/Stdio.ts"
+import { endWith, ignoreStreamErrors, write } from "./cli/Stdio.ts"
 import { isInteractive } from "./cli/Terminal.ts"
 
 const loadBackend = (name: BackendName) => {

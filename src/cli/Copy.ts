@@ -32,7 +32,7 @@ const flags = {
   json: jsonFlag("Write one JSON document a line for each source: from, to, files, bytes, skipped"),
   paths: Argument.String("path").pipe(
     Argument.withDescription("Sources, then the target: a path here, SANDBOX:path, or - for a pipe"),
-    Argument.atLeast(2)
+    Argument.atLeast(1)
   )
 }
 
@@ -158,23 +158,29 @@ const tell = (options: Options, from: string, to: string, summary: Summary) =>
     yield* write("stderr", `${from} → ${to}: ${what}, ${size(summary.bytes)}\n`)
   })
 
-const copyAll = Effect.fnUntraced(function* (options: Options) {
-  const ends = options.paths.map(parseEnd)
-  const texts = options.paths.slice(0, -1)
-  const [to, toText] = [ends.at(-1), options.paths.at(-1) ?? ""]
-  if (to === undefined) return
-  if (!ends.some(({ _tag }) => _tag === "Inside")) {
+/** What can be seen to be wrong without looking at any file. */
+const check = Effect.fnUntraced(function* ({ paths }: Options) {
+  if (paths.length < 2) {
+    return yield* refuse("a copy needs a source and a target", "as in `fiberbox cp file SANDBOX:`")
+  }
+  if (!paths.some((path) => parseEnd(path)._tag === "Inside")) {
     return yield* refuse(
       "none of these paths is in a sandbox",
       "write SANDBOX:path, as in dev:/home/user/file"
     )
   }
+})
+
+const copyAll = Effect.fnUntraced(function* (options: Options) {
+  const texts = options.paths.slice(0, -1)
+  const toText = options.paths.at(-1) ?? ""
+  const to = parseEnd(toText)
   const target = to._tag === "Stdio" ? undefined : yield* targetOf(to, options)
   if (texts.length > 1 && target?.isDirectory !== true) {
     return yield* refuse("several sources need a directory as target", "make it, or end its name with /")
   }
-  for (const [index, text] of texts.entries()) {
-    const source = ends[index] ?? to
+  for (const text of texts) {
+    const source = parseEnd(text)
     const copy = Effect.flatMap(progress(showsProgress(options, target === undefined)), (listener) =>
       target === undefined
         ? copyOut(source, options.user, listener)
@@ -191,7 +197,9 @@ copied with all below it, links as links; DIR/. means its entries. Files appear 
 directory too: an interrupted copy leaves nothing. Permission bits are kept, owners and times are not.`
 
 /** The command `cp`. */
-export const cp = Command.make("cp", flags, (options) => performOn(options, copyAll(options))).pipe(
+export const cp = Command.make("cp", flags, (options) =>
+  performOn(options, copyAll(options), check(options))
+).pipe(
   Command.withDescription(description),
   Command.withShortDescription("Copy files in and out"),
   Command.withExamples([

@@ -8,7 +8,7 @@ import { makeProcessId } from "../domain/Ids.ts"
 import type { Sandbox } from "../services/Sandbox.ts"
 import { Sandboxes } from "../services/Sandboxes.ts"
 import { sandboxes } from "./Connect.ts"
-import { endWith, perform, writeJson, writeText } from "./Perform.ts"
+import { perform, writeJson, writeText } from "./Perform.ts"
 import { conduct, newProgress, type ProgramRequest, runProgram } from "./Program.ts"
 import {
   commandArgument,
@@ -18,6 +18,7 @@ import {
   sandboxArgument,
   sandboxFlags
 } from "./SharedFlags.ts"
+import { endWith } from "./Stdio.ts"
 import { isInteractive } from "./Terminal.ts"
 
 const flags = {

@@ -139,15 +139,18 @@ const confirm = Effect.fnUntraced(function* (options: KillOptions, found: Readon
   )
 })
 
+const selects = (options: KillOptions): boolean => options.all || options.label.length > 0
+
+const check = Effect.fnUntraced(function* (options: KillOptions) {
+  if (selects(options) !== options.sandboxes.length > 0) return
+  return yield* selects(options)
+    ? refuse("name sandboxes, or select them, not both", "leave --all and --label out")
+    : refuse("kill what?", "name sandboxes, or say --all")
+})
+
 /** The names of what is to be killed: as given, or what a selection finds. */
 const toKill = Effect.fnUntraced(function* (options: KillOptions) {
-  const selects = options.all || options.label.length > 0
-  if (selects === options.sandboxes.length > 0) {
-    return yield* selects
-      ? refuse("name sandboxes, or select them, not both", "leave --all and --label out")
-      : refuse("kill what?", "name sandboxes, or say --all")
-  }
-  if (!selects) return options.sandboxes
+  if (!selects(options)) return options.sandboxes
   const found = yield* Stream.runCollect(listAll({ labels: options.label }))
   return (yield* confirm(options, found)) ? found.map(({ id }) => id) : undefined
 })
@@ -166,7 +169,8 @@ export const kill = Command.make("kill", killFlags, (options) =>
           yield* options.json ? writeJson({ id, status: "killed" }) : writeText(name)
         })
       )
-    })
+    }),
+    check(options)
   )
 ).pipe(
   Command.withAlias("rm"),

@@ -8,13 +8,7 @@ import { sandboxes } from "./Connect.ts"
 import { report } from "./Program.ts"
 import type { ConnectionOptions } from "./SharedFlags.ts"
 import { type Control, underSignals } from "./Signals.ts"
-import { OutputClosed, outputClosedCode, write } from "./Stdio.ts"
-
-/** The exit code that this process ends with. */
-export const endWith = (exitCode: number): Effect.Effect<void> =>
-  Effect.sync(() => {
-    process.exitCode = exitCode
-  })
+import { endWith, OutputClosed, outputClosedCode, write } from "./Stdio.ts"
 
 /** Signals end what does not run a program of its own. */
 const noProgram: Control = { forward: () => Option.none(), exitCode: () => undefined }
@@ -45,11 +39,12 @@ export const perform = <E, R>(
     )
   )
 
-/** Carries out a command on the sandboxes that its options mean. */
-export const performOn = <E, R>(
+/** Carries out a command on the sandboxes that its options mean; `before` may refuse it while nothing is connected yet. */
+export const performOn = <E, R, E2 = never, R2 = never>(
   options: ConnectionOptions & { readonly json: boolean },
-  main: Effect.Effect<number | void, E, R | Sandboxes>
-) => perform(options, Effect.provide(main, sandboxes(options)))
+  main: Effect.Effect<number | void, E, R | Sandboxes>,
+  before: Effect.Effect<void, E2, R2> = Effect.void
+) => perform(options, Effect.andThen(before, Effect.provide(main, sandboxes(options))))
 
 /** Writes one line of text. */
 export const writeText = (line: string) => write("stdout", `${line}\n`)

@@ -20,11 +20,14 @@ const messageOf = (error: CliError.NonShowHelpErrors): string => {
       return `unknown option ${error.option}${suggestion === undefined ? "" : `; did you mean ${suggestion}?`}`
     }
     case "InvalidValue":
+      if (error.kind === "argument") {
+        return `${error.option} ${JSON.stringify(error.value)} is wrong: expected ${error.expected}`
+      }
       return error.value === ""
         ? `--${error.option} needs a value: ${error.expected}`
         : `--${error.option} ${JSON.stringify(error.value)} is wrong: expected ${error.expected}`
     case "MissingArgument":
-      return "no command to run"
+      return error.argument === "command" ? "no command to run" : `no ${error.argument} is named`
     case "UnknownSubcommand":
       return `there is no command ${JSON.stringify(error.subcommand)}`
     default:
@@ -32,17 +35,26 @@ const messageOf = (error: CliError.NonShowHelpErrors): string => {
   }
 }
 
+/** What stands before the `--` of those that run a command. */
+const beforeCommand: Readonly<Record<string, string>> = {
+  run: "fiberbox run",
+  exec: "fiberbox exec SANDBOX",
+  shell: "fiberbox shell SANDBOX"
+}
+
 const hintOf = (
   errors: ReadonlyArray<CliError.NonShowHelpErrors>,
   path: ReadonlyArray<string>,
   args: ReadonlyArray<string>
 ): string => {
-  const unseparated = path.includes("run") && !args.includes("--")
-  if (unseparated && errors.some((error) => error._tag === "MissingArgument")) {
-    return "say what to run, as in `fiberbox run -- echo hello`"
-  }
-  if (unseparated && errors.some((error) => error._tag === "UnrecognizedOption")) {
-    return "put -- before the command, as in `fiberbox run -- ls -l`"
+  const before = beforeCommand[path.at(-1) ?? ""]
+  if (before !== undefined && !args.includes("--")) {
+    if (errors.some((error) => error._tag === "MissingArgument" && error.argument === "command")) {
+      return `say what to run, as in \`${before} -- echo hello\``
+    }
+    if (errors.some((error) => error._tag === "UnrecognizedOption")) {
+      return `put -- before the command, as in \`${before} -- ls -l\``
+    }
   }
   return `\`${path.join(" ")} --help\` lists the options`
 }

@@ -9,9 +9,10 @@ import { detachKeysFlag, detachKeysOf, sitAt, tellDetached } from "./Attach.ts"
 import { sandboxes } from "./Connect.ts"
 import { newProcessId } from "./Exec.ts"
 import { refuse } from "./Failure.ts"
-import { endWith, perform } from "./Perform.ts"
+import { perform } from "./Perform.ts"
 import { conduct, newProgress, type Progress } from "./Program.ts"
 import { connectionFlags, programFlags, sandboxArgument, sandboxFlags } from "./SharedFlags.ts"
+import { endWith } from "./Stdio.ts"
 import * as Terminal from "./Terminal.ts"
 
 const flags = {

@@ -35,3 +35,9 @@ export const stdin: Stream.Stream<Uint8Array> = NodeStream.fromReadable({
   evaluate: () => process.stdin,
   closeOnDone: false
 }).pipe(Stream.catchCause(() => Stream.empty))
+
+/** The exit code that this process ends with. */
+export const endWith = (exitCode: number): Effect.Effect<void> =>
+  Effect.sync(() => {
+    process.exitCode = exitCode
+  })

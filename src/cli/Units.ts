@@ -22,7 +22,9 @@ export const parseSize = (text: string): Option.Option<number> => {
   const match = /^(\d+(?:\.\d+)?)([kmgt]?)(?:i?b)?$/i.exec(text)
   if (match === null) return Option.none()
   const [, amount = "", unit = ""] = match
-  const bytes = Number(amount) * (factors[unit.toLowerCase()] ?? Number.NaN)
+  const exact = Number(amount) * (factors[unit.toLowerCase()] ?? Number.NaN)
+  // A tenth of a gigabyte is no whole number of bytes; half a byte is a mistake.
+  const bytes = unit === "" ? exact : Math.round(exact)
   return Number.isSafeInteger(bytes) && bytes > 0 ? Option.some(bytes) : Option.none()
 }
 

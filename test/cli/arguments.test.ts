@@ -54,6 +54,56 @@ const options = [
   "--json"
 ]
 
+/** Every other command, with something its help must say. */
+const commands: ReadonlyArray<readonly [command: string, says: ReadonlyArray<string>]> = [
+  ["create", ["--name", "--label", "--ttl", "--idle", "--restart", "--memory", "FIBERBOX_URL"]],
+  ["ls", ["--label", "--all", "--status", "--quiet"]],
+  ["info", ["<sandbox>"]],
+  ["exec", ["--detach", "--env", "--timeout", "--tty", "<command...>"]],
+  ["shell", ["--detach-keys", "FIBERBOX_DETACH_KEYS", "ctrl-p,ctrl-q"]],
+  ["ps", ["<sandbox>"]],
+  ["attach", ["--cursor", "--detach-keys", "--stdin"]],
+  ["logs", ["--follow", "--cursor"]],
+  ["cp", ["SANDBOX:path", "--user", "--quiet"]],
+  ["events", ["--follow", "--after"]],
+  ["start", []],
+  ["stop", ["--grace"]],
+  ["restart", []],
+  ["pause", []],
+  ["resume", []],
+  ["ttl", ["--action", "--idle"]],
+  ["kill", ["--all", "--label", "--yes"]],
+  ["serve", ["--port", "--host", "--state-dir", "--backend", "--drain", "SIGTERM", "JWT_SECRET"]],
+  ["keys mint", ["--owner", "--scope", "--label", "--ttl"]],
+  ["keys ls", []],
+  ["keys revoke", ["<key...>"]],
+  ["audit", ["--follow", "--after"]]
+]
+
+describe("help", () => {
+  for (const [command, says] of commands) {
+    it.live(`of fiberbox ${command} says what it does, with which options`, () =>
+      Effect.gen(function* () {
+        const { code, err, out } = yield* fiberbox([...command.split(" "), "--help"])
+        assert.deepStrictEqual([code, err], [0, ""])
+        for (const text of [`fiberbox ${command} `, ...says]) assert.include(out, text)
+        if (command !== "shell") assert.include(out, "--json")
+        if (command !== "serve") assert.include(out, "--url")
+      })
+    )
+  }
+
+  it.live("lists all of them, and says where sandboxes are and how to have completions", () =>
+    Effect.gen(function* () {
+      const { out } = yield* fiberbox(["--help"])
+      for (const [command] of commands) assert.match(out, new RegExp(`^  ${command.split(" ")[0]}\\b`, "m"))
+      for (const text of ["FIBERBOX_URL", "--completions bash", "zsh", "fish"]) assert.include(out, text)
+      const completions = yield* fiberbox(["--completions", "zsh"])
+      for (const text of ["--detach-keys", "revoke", "--state-dir"]) assert.include(completions.out, text)
+    })
+  )
+})
+
 describe("fiberbox run --help", () => {
   it.live("names every option, the exit codes, and examples", () =>
     Effect.gen(function* () {
@@ -68,6 +118,17 @@ describe("fiberbox run --help", () => {
 
 /** Arguments that are wrong, and what the one line about them must say. */
 const wrong: ReadonlyArray<readonly [args: string, says: RegExp]> = [
+  ["info", /no sandbox is named/],
+  ["exec dev", /no command to run.*fiberbox exec SANDBOX -- echo hello/],
+  ["exec dev ls -l", /put -- before the command, as in `fiberbox exec SANDBOX -- ls -l`/],
+  ["ttl dev soon", /time "soon" is wrong: expected a duration/],
+  ["create --restart sometimes", /--restart "sometimes" is wrong: expected never/],
+  ["create --port 70000", /--port "70000" is wrong/],
+  ["ls --label x", /--label "x" is wrong: expected KEY=VALUE/],
+  ["attach dev --detach-keys q,ww", /--detach-keys "q,ww" is wrong: expected keys/],
+  ["logs dev p --cursor x", /--cursor "x" is wrong: expected 0 or a number of bytes, or end/],
+  ["keys mint --scope all", /--scope "all" is wrong.*admin/],
+  ["cp dev:x", /a copy needs a source and a target/],
   ["frob", /there is no command "frob"/],
   ["run", /no command to run.*fiberbox run -- echo hello/],
   ["run --", /no command to run/],

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 // The `fiberbox` command. Plain JavaScript that even an old Node can parse, so that it can say what is wrong.
 import { existsSync } from "node:fs"
+import * as Module from "node:module"
 import { dirname, join } from "node:path"
 import { fileURLToPath, pathToFileURL } from "node:url"
 
@@ -43,6 +44,7 @@ if (process.argv[2] === "setup") {
 } else {
   const found = await findBundle()
   if (found === undefined) {
+    Module.enableCompileCache?.(join(root, "node_modules/.cache/fiberbox"))
     await import(pathToFileURL(join(root, "src/cli.ts")).href)
   } else if (existsSync(join(found.bundle, "package.json"))) {
     const { entryOf, makeLoader } = await import("./load.js")

@@ -76,7 +76,8 @@ const examples = [
 const description = `Run one command in a fresh sandbox, which is gone afterwards
 
 Both outputs and standard input pass through; at a terminal, so does the terminal. Ctrl-C without a
-terminal inside interrupts the command and takes everything down.
+terminal inside interrupts the command and takes everything down. The sandbox is made by the service that --url
+or FIBERBOX_URL names, else by the one you run on this machine, else, or with --backend, by this command itself.
 
 The exit code is the command's own, or 128 plus the number of the signal that ended it. 124: ended by
 --timeout. 125: fiberbox itself failed. 126: the command cannot be started. 127: it is not found.`

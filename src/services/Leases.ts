@@ -77,8 +77,12 @@ const make = Effect.gen(function* () {
 
   return Leases.of({
     renew: Effect.fnUntraced(function* (owner, id, ttlMillis) {
-      const lease = yield* existing(keyOf(owner, id), ttlMillis)
+      const key = keyOf(owner, id)
+      const lease = yield* existing(key, ttlMillis)
+      const before = lease.expiresAt
       lease.expiresAt = (yield* Clock.currentTimeMillis) + ttlMillis
+      // Who watches it sleeps until the time that was known before.
+      if (lease.expiresAt < before) yield* FiberMap.run(watches, key, watch(key, lease))
     }),
     end: (owner, id) => {
       const key = keyOf(owner, id)

@@ -11,7 +11,10 @@ export const measurements = {
   interrupt: () => import("./measure/interrupt.ts"),
   cli: () => import("./measure/cli.ts"),
   burst: () => import("./measure/burst.ts"),
-  overhead: () => import("./measure/overhead.ts")
+  overhead: () => import("./measure/overhead.ts"),
+  served: () => import("./measure/served.ts"),
+  restart: () => import("./measure/restart.ts"),
+  "service-memory": () => import("./measure/service-memory.ts")
 } satisfies { readonly [id: string]: Load }
 
 export type MeasurementId = keyof typeof measurements

@@ -14,7 +14,7 @@ export type Aim = typeof Aim.Type
 /** One thing measured: every sample that was taken, in order, none left out. */
 export const Row = Schema.Struct({
   name: Schema.String,
-  unit: Schema.Literals(["ms", "µs", "MB/s", "kB", "times"]),
+  unit: Schema.Literals(["ms", "µs", "MB/s", "/s", "kB", "times"]),
   samples: Schema.Array(Schema.Finite),
   /** For the median. */
   aim: Schema.optionalKey(Aim)

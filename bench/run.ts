@@ -5,12 +5,14 @@
  *   npm run bench                              everything; writes results/ and RESULTS.md
  *   npm run bench -- --only exec,interrupt     some of it; writes nothing
  *   npm run bench -- --runs 100                as often, where a measurement is cheap; writes nothing
+ *   npm run bench -- --out DIRECTORY           writes there, also what is not everything
  *   npm run bench -- --json                    the raw figures on standard output instead of tables
  *
  * Needs root, as containers do. All it makes lies in one directory, and it
  * fails when anything is left of it.
  */
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import { NodeRuntime } from "@effect/platform-node"
@@ -26,12 +28,13 @@ const file = (path: string) => fileURLToPath(new URL(path, import.meta.url))
 
 const ids = Object.keys(measurements).filter(isMeasurementId)
 
-const usage = `usage: npm run bench -- [--only ID,...] [--runs N] [--json]\nIDs: ${ids.join(", ")}`
+const usage = `usage: npm run bench -- [--only ID,...] [--runs N] [--out DIRECTORY] [--json]\nIDs: ${ids.join(", ")}`
 
 const { values: options } = parseArgs({
   options: {
     only: { type: "string" },
     runs: { type: "string" },
+    out: { type: "string" },
     json: { type: "boolean", default: false },
     help: { type: "boolean", default: false }
   }
@@ -88,11 +91,14 @@ const measureAll = Effect.fnUntraced(function* (chosen: ReadonlyArray<Measuremen
   return results
 }, Effect.scoped)
 
-const keep = (results: Results): void => {
+/** The raw figures, and beside them the tables; gives where those are. */
+const keep = (results: Results, directory: string): string => {
   const raw = `results/${results.date.slice(0, 16).replace(":", "")}Z.json`
-  mkdirSync(file("results"), { recursive: true })
-  writeFileSync(file(raw), `${JSON.stringify(results)}\n`)
-  writeFileSync(file("RESULTS.md"), document(results, raw))
+  const tables = join(directory, "RESULTS.md")
+  mkdirSync(join(directory, "results"), { recursive: true })
+  writeFileSync(join(directory, raw), `${JSON.stringify(results)}\n`)
+  writeFileSync(tables, document(results, raw))
+  return tables
 }
 
 const program = Effect.gen(function* () {
@@ -106,7 +112,8 @@ const program = Effect.gen(function* () {
   const before = inventory()
   const results = yield* measureAll(chosen)
   const complete = results.measurements.length === ids.length && options.runs === undefined
-  if (complete) keep(results)
+  const place = options.out ?? (complete ? import.meta.dirname : undefined)
+  if (place !== undefined) yield* say(`written to ${keep(results, place)}`)
   process.stdout.write(options.json ? `${JSON.stringify(results)}\n` : `\n${sections(results)}\n`)
   const left = yield* leftovers(before)
   if (left.length > 0) {

@@ -7,7 +7,7 @@ import { ChildProcess } from "effect/process"
 import { SandboxesClient } from "../../src/client.ts"
 import type { Sandbox } from "../../src/services/Sandbox.ts"
 import { Sandboxes } from "../../src/services/Sandboxes.ts"
-import { canRun, remains, temporary } from "../container/support.ts"
+import { canRun, remains, service, temporary } from "../container/support.ts"
 import { aliceToken } from "../rpc/support.ts"
 
 const settings = Effect.gen(function* () {
@@ -153,6 +153,9 @@ describe.runIf(canRun)("a service that is killed with SIGKILL again and again un
         )
         assert.isAbove(promised.length, 3)
         assert.deepStrictEqual(yield* remains(base), [])
+        // A last service that ends in order, so that the instance itself is cleared away too.
+        yield* Scope.close(running, yield* Effect.exit(Effect.void))
+        yield* Effect.provide(Sandboxes.list(), service(base))
       }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)),
     600_000
   )

@@ -6,15 +6,11 @@ import { Effect } from "effect"
 import { HoldsProcess } from "../../services/HoldsProcess.ts"
 import { AgentLost, type Connect, type Transport } from "./AgentSession.ts"
 
-/** How much one read takes at most. */
-const readBytes = 256 * 1024
-
 /**
- * What is larger is passed on without copying, in a buffer of its own. A small
- * answer must not keep a large buffer, nor cost one: allocating outside the
- * heap makes the collector mark all of it, again and again.
+ * Where every read of every connection lands, to be copied out at once: reads
+ * come one after the other, and a buffer of its own would cost each idle sandbox 256 KiB.
  */
-const copiedBytes = 32 * 1024
+const landing = Buffer.allocUnsafeSlow(256 * 1024)
 
 /** Connects to the unix socket at a path; the connection is destroyed when the scope closes. */
 export const unixSocket =
@@ -24,18 +20,12 @@ export const unixSocket =
       Effect.acquireRelease(
         Effect.callback<Transport & { readonly destroy: () => void }, AgentLost>((resume) => {
           let reason = "the connection was closed"
-          let room = Buffer.allocUnsafeSlow(readBytes)
           const socket = createConnection({
             path,
             onread: {
-              buffer: () => room,
+              buffer: landing,
               callback: (length) => {
-                const read = room.subarray(0, length)
-                if (length <= copiedBytes) events.onData(new Uint8Array(read))
-                else {
-                  room = Buffer.allocUnsafeSlow(readBytes)
-                  events.onData(read)
-                }
+                events.onData(new Uint8Array(landing.subarray(0, length)))
                 return true
               }
             }

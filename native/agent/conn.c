@@ -66,20 +66,22 @@ static void run_frames(void)
 bool conn_run(void)
 {
 	size_t before;
-	bool again = false;
+	bool again = false, full = false;
 	if (live.fd < 0)
 		return false;
 	do {
 		before = in_len;
 		run_frames();
 		again = pump();
+		full = !out_room();
 		if (broken || !out_flush(live.fd)) {
 			conn_drop();
 			return false;
 		}
 	} while (in_len && in_len != before && out_room());
 	source_want(&live, (in_len < IN_CAP && out_room() ? EPOLLIN : 0) | (out_waiting() ? EPOLLOUT : 0));
-	return again;
+	/* What stopped for want of room goes on at once: no event tells of room that the host made by reading everything. */
+	return again || (full && out_room());
 }
 
 /* How many bytes came; 0 for now, -1 when the other side is gone. */

@@ -106,6 +106,22 @@ describe.runIf(canRun)("the streams of a sandbox", () => {
     )
   )
 
+  it.live(
+    "all come to their end when a hundred programs write at once more than their readers have room for",
+    () =>
+      withService(
+        Effect.gen(function* () {
+          const box = yield* Sandboxes.create({ limits: { pids: 1024 } })
+          const results = yield* Effect.forEach(
+            Array.from({ length: 100 }),
+            () => box.process.run(["head", "-c", "300000", "/dev/zero"]),
+            { concurrency: "unbounded" }
+          )
+          assert.deepStrictEqual([...new Set(results.map(({ stdout }) => stdout.length))], [300_000])
+        })
+      )
+  )
+
   it.live("yield every byte once and in order to a reader that comes back at its cursor", () =>
     withService(
       Effect.gen(function* () {

@@ -84,7 +84,7 @@ describe.runIf(canRun || process.env["CI"] === "true")("a service under load", (
       Effect.gen(function* () {
         const { client } = yield* start
         const clients = isFull ? 200 : 30
-        const bytes = 50_000
+        const bytes = 300_000
         const own = yield* client
         const sandboxes = yield* Effect.forEach(Array.from({ length: clients / 10 }), () =>
           own.create({ limits: { pids: 1024, cpus: 2 } })

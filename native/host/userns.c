@@ -48,7 +48,8 @@ static void child(uint32_t base, const int ready[2], const int mapped[2], const 
     if (write(ready[1], &byte, 1) != 1 || read(mapped[0], &byte, 1) != 1) _exit(1);
     write_limits(limits, count);
     if (write(ready[1], &byte, 1) != 1) _exit(1);
-    pause();
+    /* Until it is killed, or the end of the pipe tells that nobody is left to do so. */
+    while (read(mapped[0], &byte, 1) > 0) continue;
 }
 
 static void await(int fd, pid_t pid) {

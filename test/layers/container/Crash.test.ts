@@ -36,6 +36,10 @@ const leftOf = Effect.fnUntraced(function* (base: string, id: string) {
     if (yield* fs.exists(group)) left.push(group)
   }
   if ((yield* read("/proc/net/unix")).includes(base)) left.push("socket")
+  for (const pid of (yield* fs.readDirectory("/proc")).filter((name) => /^\d+$/.test(name))) {
+    const command = yield* read(`/proc/${pid}/cmdline`)
+    if (command.includes("fiberbox-host") && command.includes(base)) left.push(`process ${pid}`)
+  }
   return left
 })
 
@@ -54,7 +58,7 @@ describe.runIf(canRun)("a service that is killed", () => {
     it.effect("in the middle of a start leaves nothing more than that", () =>
       Effect.gen(function* () {
         const { path } = yield* Base
-        for (const millis of [5, 15, 25, 40]) {
+        for (const millis of [5, 10, 15, 20, 25, 30, 40]) {
           const id = yield* killedOwner(path, millis)
           yield* Effect.asVoid(Backend).pipe(Effect.provide(backend({ state: "next" })))
           assert.deepStrictEqual(yield* leftOf(path, id), [], `killed after ${millis} ms`)

@@ -145,8 +145,7 @@ export const make = Effect.gen(function* () {
       restarts: 0,
       lease,
       idempotencyKey,
-      requestDigest,
-      lastActiveAt: now
+      requestDigest
     }
     return record
   })

@@ -19,8 +19,6 @@ export const SandboxRecord = Schema.Struct({
   idempotencyKey: Schema.optional(IdempotencyKey),
   /** Digest of the create request, to tell a repeat from another content under the same key. */
   requestDigest: Schema.String,
-  /** Milliseconds of the idle limit's last known activity. */
-  lastActiveAt: Timestamp,
   /** When it was killed; the record is kept for a day after that. */
   killedAt: Schema.optional(Timestamp)
 })

@@ -2,7 +2,7 @@
  * Runs the real command line as a child process, and looks for what it left.
  */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process"
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import type { Readable, Writable } from "node:stream"
@@ -12,12 +12,7 @@ import { Effect, Option, Schedule, type Scope } from "effect"
 /** The command. */
 export const bin = fileURLToPath(new URL("../../bin/fiberbox.js", import.meta.url))
 
-/** Whether this machine can run containers; the setup step has installed the rest. */
-export const canRunContainers =
-  process.getuid?.() === 0 &&
-  ["/usr/sbin/runc", "/usr/bin/runc", "/usr/local/sbin/runc", "/usr/local/bin/runc"].some((path) =>
-    existsSync(path)
-  )
+export { canRunContainers } from "../canRunContainers.ts"
 
 /** A base directory of its own for a test's instances, removed with the scope. */
 export const baseDirectory: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(

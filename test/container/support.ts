@@ -5,8 +5,7 @@
 import { Effect, FileSystem } from "effect"
 import { Container } from "../../src/container.ts"
 
-/** Whether this machine may run containers at all. */
-export const canRun = process.getuid?.() === 0
+export { canRunContainers as canRun } from "../canRunContainers.ts"
 
 /** `Sandboxes` of a persistent instance below a directory. */
 export const service = (base: string, state = "state") =>

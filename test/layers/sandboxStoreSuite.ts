@@ -26,7 +26,6 @@ export const recordOf = (n: number, change: Partial<SandboxRecord> = {}): Sandbo
   createdAt: 1000 + n,
   restarts: 0,
   requestDigest: "digest",
-  lastActiveAt: 1000 + n,
   ...change
 })
 

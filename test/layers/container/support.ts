@@ -16,8 +16,7 @@ import { Backend } from "../../../src/services/Backend.ts"
 import { Instance } from "../../../src/services/Instance.ts"
 import type { Machine } from "../../../src/services/Machine.ts"
 
-/** Whether this machine may run containers at all. */
-export const canRun = process.getuid?.() === 0
+export { canRunContainers as canRun } from "../../canRunContainers.ts"
 
 export const platform = Layer.merge(NodeServices.layer, SecureRandom.layerWebCrypto)
 

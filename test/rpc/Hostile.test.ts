@@ -58,10 +58,18 @@ const tcp = (url: string): Effect.Effect<Socket> =>
     return socket
   })
 
+/** Ends when the connection has, whether it was closed or reset: a caller that still writes may be told either. */
 const closed = (socket: Socket) =>
-  Effect.promise(async () => {
+  Effect.callback<void>((resume) => {
     socket.resume()
-    if (!socket.destroyed) await once(socket, "close")
+    if (socket.closed) return resume(Effect.void)
+    socket.once("close", () => resume(Effect.void))
+  })
+
+const ended = (socket: NodeWS.WebSocket) =>
+  Effect.callback<void>((resume) => {
+    if (socket.readyState === socket.CLOSED) return resume(Effect.void)
+    socket.once("close", () => resume(Effect.void))
   })
 
 const webSocket = (url: string): Effect.Effect<NodeWS.WebSocket> =>
@@ -193,7 +201,7 @@ describe("a hostile client", () => {
       for (let count = 0; count < 400; count++) socket.send(pings)
       yield* unhurt(own)
       assert.isAbove(socket.bufferedAmount, 0)
-      yield* Effect.promise(() => once(socket, "close"))
+      yield* ended(socket)
       yield* unhurt(own)
     }).pipe(Effect.scoped)
   )

@@ -41,6 +41,9 @@ export interface Options extends PatienceOptions {
   readonly pingInterval?: Duration.Input | undefined
 }
 
+/** How long a request over plain HTTP waits for its answer: what is on the way there does not wait for ever. */
+const answerMillis = 20_000
+
 const schemes = new Map([
   ["http:", "http:"],
   ["ws:", "http:"],
@@ -76,7 +79,8 @@ const make = Effect.fnUntraced(function* (options: Options) {
     ...options,
     newReader: withRandom(makeReaderId),
     newKey: withRandom(makeIdempotencyKey),
-    cancels: transport === "websocket"
+    cancels: transport === "websocket",
+    waitMillis: transport === "http" ? answerMillis : undefined
   })
   return { lease, client: yield* keepLease(client, lease, options.leaseTtl ?? "60 seconds") }
 })

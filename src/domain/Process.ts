@@ -89,6 +89,14 @@ export const AttachOptions = Schema.Struct({
 })
 export type AttachOptions = typeof AttachOptions.Type
 
+/** How the events of a program are read from its start, by a reader that is named. */
+export const ExecOptions = Schema.Struct({
+  maxOutputBytes: AttachOptions.fields.maxOutputBytes,
+  idleMillis: AttachOptions.fields.idleMillis,
+  reader: ReaderId
+})
+export type ExecOptions = typeof ExecOptions.Type
+
 /** What a reader of a process receives, in order. */
 export const ProcessEvent = Schema.Union([
   /** The first event: the process exists, in this incarnation of the machine, under this isolation. */

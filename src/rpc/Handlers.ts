@@ -212,6 +212,7 @@ export const make = Effect.gen(function* () {
     GetMetrics: (payload) => ask(payload, (actor) => actor.GetMetrics(payload)),
 
     RunProcess: (payload) => follow(payload, (actor) => actor.RunProcess(payload)),
+    ExecProcess: (payload) => ask(payload, (actor) => actor.ExecProcess(payload)),
     StartProcess: (payload) => ask(payload, (actor) => actor.StartProcess(payload)),
     AttachProcess: (payload) => follow(payload, (actor) => actor.AttachProcess(payload)),
     ListProcesses: (payload) => ask(payload, (actor) => actor.ListProcesses(payload)),

@@ -35,6 +35,7 @@ import { Generation, LeaseId, ProcessId, SandboxId, UploadId } from "../domain/I
 import { Metrics } from "../domain/Metrics.ts"
 import {
   AttachOptions,
+  ExecOptions,
   ProcessEvent,
   ProcessInfo,
   ProcessSpec,
@@ -166,6 +167,23 @@ const RunProcess = Rpc.make("RunProcess", {
   success: ProcessEvent,
   error: StartError,
   stream: true
+})
+
+const ExecProcess = Rpc.make("ExecProcess", {
+  payload: {
+    ...onMachine,
+    process: ProcessSpec,
+    attach: ExecOptions,
+    /** Answer after so long with what is there; default: wait for the end. For ways that let nobody wait long. */
+    waitMillis: Schema.optional(Schema.Natural)
+  },
+  /**
+   * As the events of {@link RunProcess}, and cheaper: all of a program with little output; of another the first ones,
+   * without `Exited`, and the program is held up until {@link AttachProcess} by the same reader goes on there. The same
+   * request by the same reader is answered the same.
+   */
+  success: Schema.Array(ProcessEvent),
+  error: StartError
 })
 
 const StartProcess = Rpc.make("StartProcess", {
@@ -315,6 +333,7 @@ const changing = RpcGroup.make(
   SetExpiry,
   Update,
   RunProcess,
+  ExecProcess,
   StartProcess,
   SignalProcess,
   KillProcess,

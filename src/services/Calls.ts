@@ -101,7 +101,7 @@ const quiet: ReadonlySet<string> = new Set([
 /** Calls that every client makes all the time, without anybody's wish: never in the audit. */
 const silent = "RenewLease"
 
-const startsProgram: ReadonlySet<string> = new Set(["RunProcess", "StartProcess"])
+const startsProgram: ReadonlySet<string> = new Set(["RunProcess", "ExecProcess", "StartProcess"])
 
 const refusal = new Connection({ reason: "the service is shutting down", outcome: "not-started" })
 

@@ -8,7 +8,7 @@
 import { Effect, Exit, Stream } from "effect"
 import type { IsolationLevel } from "../domain/Capability.ts"
 import { CommandExit, InvalidResponse, Timeout } from "../domain/Errors.ts"
-import { type Generation, type LeaseId, ProcessId, type SandboxId } from "../domain/Ids.ts"
+import { type Generation, type LeaseId, ProcessId, ReaderId, type SandboxId } from "../domain/Ids.ts"
 import {
   AttachOptions,
   exitCodeOf,
@@ -22,6 +22,7 @@ import type { MachineOperationError, StartError } from "../rpc/SandboxRpcs.ts"
 import { concat } from "./Bytes.ts"
 import { decodeInput } from "./Input.ts"
 import { Output } from "./Output.ts"
+import { makePosition } from "./Position.ts"
 import { makeProcess, makePty, makeStdinWriter, type Process, type Pty } from "./Process.ts"
 import type { Client } from "./SandboxClient.ts"
 
@@ -119,6 +120,9 @@ export interface PtyApi {
   readonly connect: (processId: string) => Effect.Effect<Pty, MachineOperationError | InvalidResponse>
 }
 
+/** How far a run has come, as its caller knows. */
+type RunState = "new" | "started" | "exited"
+
 const decodeSpec = decodeInput(ProcessSpec, "process")
 const decodeProcessId = decodeInput(ProcessId, "processId")
 const decodeSize = decodeInput(PtySize, "size")
@@ -181,7 +185,7 @@ export const makeProcesses = (
     stdin: RunOptions["stdin"]
   ): Stream.Stream<ProcessEvent, StartError> =>
     Stream.suspend(() => {
-      let state: "new" | "started" | "exited" = "new"
+      let state: RunState = "new"
       return client.RunProcess({ sandboxId, process: spec, attach }).pipe(
         Stream.tap((event) => {
           if (event._tag === "Exited") state = "exited"
@@ -189,16 +193,44 @@ export const makeProcesses = (
           state = "started"
           return stdin === undefined ? Effect.void : Effect.forkChild(feed(spec.processId, stdin))
         }),
-        Stream.onExit((exit) => {
-          if (state === "exited") return Effect.void
-          if (state === "started") return Effect.ignore(kill(spec.processId))
-          // A request that was refused started nothing; one that was interrupted may have.
-          return Exit.isFailure(exit) && !Exit.hasInterrupts(exit)
-            ? Effect.void
-            : Effect.ignore(killIfOurs(spec))
-        })
+        Stream.onExit((exit) => cleanUp(spec, state, exit))
       )
     })
+
+  /** Gathers the events of a program: in one answer if they are few, otherwise the rest as a stream. */
+  const gather = (spec: ProcessSpec, options: RunOptions, output: Output): Effect.Effect<void, StartError> =>
+    Effect.gen(function* () {
+      const { processId } = spec
+      const { maxOutputBytes, idleMillis } = yield* attachOf(options)
+      const reader = ReaderId.make(yield* newProcessId)
+      const position = makePosition({ maxOutputBytes, idleMillis }, reader)
+      const add = (event: ProcessEvent) => {
+        const seen = position.see(event)
+        if (seen !== undefined) output.add(seen)
+      }
+      const attach = { maxOutputBytes, idleMillis, reader }
+      const first = yield* client.ExecProcess({ sandboxId, process: spec, attach })
+      first.forEach(add)
+      if (position.ended()) return
+      const generation = position.started()?.generation
+      yield* Stream.runForEach(
+        client.AttachProcess({ sandboxId, processId, generation, attach: position.attach() }),
+        (event) => Effect.sync(() => add(event))
+      )
+    }).pipe(
+      Effect.onExit((exit) => {
+        const { exited, started } = output
+        return cleanUp(spec, exited ? "exited" : started ? "started" : "new", exit)
+      })
+    )
+
+  /** Ends what a run leaves behind that did not come to its end. */
+  const cleanUp = (spec: ProcessSpec, state: RunState, exit: Exit.Exit<unknown, unknown>) => {
+    if (state === "exited") return Effect.void
+    if (state === "started") return Effect.ignore(kill(spec.processId))
+    // A request that was refused started nothing; one that was interrupted may have.
+    return Exit.isFailure(exit) && !Exit.hasInterrupts(exit) ? Effect.void : Effect.ignore(killIfOurs(spec))
+  }
 
   const kill = (processId: ProcessId) => client.KillProcess({ sandboxId, processId })
 
@@ -216,7 +248,9 @@ export const makeProcesses = (
   ): Effect.fn.Return<CommandResult, RunError> {
     const spec = yield* runSpecOf(argv, options)
     const output = new Output()
-    yield* Stream.runForEach(events(spec, options), (event) => Effect.sync(() => output.add(event)))
+    yield* options.stdin === undefined
+      ? gather(spec, options, output)
+      : Stream.runForEach(events(spec, options), (event) => Effect.sync(() => output.add(event)))
     return yield* resultOf(spec, output)
   })
 

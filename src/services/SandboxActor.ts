@@ -23,10 +23,11 @@ import { LifecycleError, SandboxOperations } from "../rpc/SandboxRpcs.ts"
 import { bounded, makeAttachments } from "./actor/Attachments.ts"
 import { type Bounds, makeBounds } from "./actor/Bounds.ts"
 import { type Deadlines, makeDeadlines } from "./actor/Deadlines.ts"
+import { makeExecs } from "./actor/Execs.ts"
 import { watchExpiries } from "./actor/Expiries.ts"
 import { makeJournal } from "./actor/Journal.ts"
 import { makeLifecycle } from "./actor/Lifecycle.ts"
-import { makeReach } from "./actor/Reach.ts"
+import { type Handle, makeReach } from "./actor/Reach.ts"
 import { infoOf, spawnRequest } from "./actor/Requests.ts"
 import { Leases } from "./Leases.ts"
 import { SandboxStore } from "./SandboxStore.ts"
@@ -71,6 +72,7 @@ const make = Effect.gen(function* () {
     Effect.ignore(killProcess(processId))
   )
   const lifecycle = yield* makeLifecycle(journal, bounds)
+  const execs = yield* makeExecs
   const { activity, use, read } = yield* makeReach(id, lifecycle, attachments)
   yield* watchExpiries(journal, activity, (action) => lifecycle.command(action, defaultGraceMillis))
   if (record.status !== "killed") yield* Effect.forkScoped(Entity.keepAlive(true))
@@ -115,6 +117,19 @@ const make = Effect.gen(function* () {
   const spawn = (process: ProcessSpec) =>
     Effect.as(checkArguments(process), spawnRequest(journal.current().spec, process))
 
+  /** Runs a program for a reader. */
+  const run = (handle: Handle, process: ProcessSpec, attach: AttachOptions) =>
+    Stream.unwrap(
+      Effect.map(spawn(process), (request) =>
+        read(
+          "run a process",
+          handle,
+          (machine) => observe(process, attach)(machine.processes.run(request)),
+          attach.idleMillis
+        )
+      )
+    )
+
   return SandboxActor.of({
     Wake: () => lifecycle.awake,
     GetInfo: () => info,
@@ -148,17 +163,9 @@ const make = Effect.gen(function* () {
     FollowEvents: ({ payload }) => journal.events(payload.after ?? 0, payload.once ?? false),
     GetMetrics: () => use("measure", {}, (machine) => machine.metrics),
 
-    RunProcess: ({ payload }) =>
-      Stream.unwrap(
-        Effect.map(spawn(payload.process), (request) =>
-          read(
-            "run a process",
-            payload,
-            (machine) => observe(payload.process, payload.attach)(machine.processes.run(request)),
-            payload.attach.idleMillis
-          )
-        )
-      ),
+    RunProcess: ({ payload }) => run(payload, payload.process, payload.attach),
+    ExecProcess: ({ payload: { process, attach, waitMillis, ...handle } }) =>
+      execs.exec({ processId: process.processId, options: attach, waitMillis }, run(handle, process, attach)),
     StartProcess: ({ payload }) =>
       Effect.gen(function* () {
         const request = yield* spawn(payload.process)
@@ -166,16 +173,17 @@ const make = Effect.gen(function* () {
         yield* bounds.begin(payload.process)
         return started
       }),
-    AttachProcess: ({ payload }) =>
-      read(
-        "attach to a process",
-        payload,
-        (machine) =>
-          observe(
-            { processId: payload.processId },
-            payload.attach
-          )(machine.processes.attach(payload.processId, payload.attach.cursor ?? 0)),
-        payload.attach.idleMillis
+    AttachProcess: ({ payload: { processId, attach, ...handle } }) =>
+      execs.rest(
+        processId,
+        attach,
+        read(
+          "attach to a process",
+          handle,
+          (machine) =>
+            observe({ processId }, attach)(machine.processes.attach(processId, attach.cursor ?? 0)),
+          attach.idleMillis
+        )
       ),
     ListProcesses: ({ payload }) =>
       Effect.map(

@@ -51,6 +51,7 @@ const payloads: { readonly [tag: string]: object } = {
   SetExpiry: { ttl: { afterMillis: 1_000_000, action: "kill" } },
   Update: { update: { labels: {} } },
   RunProcess: { process: { processId: "two", argv: ["true"] }, attach: {} },
+  ExecProcess: { process: { processId: "four", argv: ["true"] }, attach: { reader: "reader" } },
   StartProcess: { process: { processId: "three", argv: ["true"] } },
   SignalProcess: { processId: "one", signal: "SIGTERM" },
   KillProcess: { processId: "one" },

@@ -36,11 +36,11 @@ const traceOf = Effect.fnUntraced(function* (settings: ServiceSettings, transpor
 const expected = (transport: "websocket" | "http") => [
   "program (internal)",
   "Sandbox.process.run (internal)",
-  "RunProcess (client)",
+  "ExecProcess (client)",
   ...(transport === "http" ? ["POST (client)", "POST (server)"] : []),
-  "RunProcess (server)",
-  "Sandbox.client.RunProcess (client)",
-  "Sandbox.RunProcess (server)",
+  "ExecProcess (server)",
+  "Sandbox.client.ExecProcess (client)",
+  "Sandbox.ExecProcess (server)",
   "Backend: run a process (internal)"
 ]
 
@@ -123,8 +123,8 @@ describe("a service with a collector", () => {
         )
       )
       assert.includeMembers(names, [
-        "RunProcess",
-        "Sandbox.RunProcess",
+        "ExecProcess",
+        "Sandbox.ExecProcess",
         "Backend: run a process",
         "CreateSandbox"
       ])

@@ -29,8 +29,8 @@ describe("a trace in memory", () => {
       assert.deepStrictEqual(names(chain), [
         "program",
         "Sandbox.process.run",
-        "Sandbox.client.RunProcess",
-        "Sandbox.RunProcess",
+        "Sandbox.client.ExecProcess",
+        "Sandbox.ExecProcess",
         "Backend: run a process"
       ])
       assert.strictEqual(new Set(chain.map(({ traceId }) => traceId)).size, 1)
@@ -67,8 +67,8 @@ describe.runIf(canRun)("a trace in a container", () => {
       )
       assert.deepStrictEqual(names(chain).slice(1), [
         "Sandbox.process.run",
-        "Sandbox.client.RunProcess",
-        "Sandbox.RunProcess",
+        "Sandbox.client.ExecProcess",
+        "Sandbox.ExecProcess",
         "Backend: run a process",
         "Agent: Spawn"
       ])
@@ -76,7 +76,9 @@ describe.runIf(canRun)("a trace in a container", () => {
         const outer = chain[index - 1]
         if (outer === undefined) continue
         const [from, to] = times(inner)
-        assert.isTrue(times(outer)[0] <= from && from < to && to <= times(outer)[1], inner.name)
+        assert.isTrue(times(outer)[0] <= from && from < to, inner.name)
+        // An RPC server's span ends when its answer has been sent: its client may have it by then.
+        if (inner.kind !== "server") assert.isTrue(to <= times(outer)[1], inner.name)
       }
     }).pipe(Effect.provide(NodeServices.layer))
   )

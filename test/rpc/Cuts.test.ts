@@ -61,6 +61,32 @@ for (const transport of ["websocket", "http"] as const) {
       }).pipe(Effect.scoped)
     )
 
+    it.live("a run that is cut off while it runs, or as it is answered, happens once and is told whole", () =>
+      Effect.gen(function* () {
+        const { proxy, sandboxes, direct } = yield* throughProxy({ transport, ...quick })
+        const sandbox = yield* sandboxes.create()
+        const runs = Array.from({ length: 30 }, (_, index) => index)
+        const run = (seconds: number, bytes: number) => (index: number) =>
+          Effect.map(
+            sandbox.commands.run(
+              `echo ${index} >> runs; sleep ${seconds}; yes 0123456789abcdef | head -c ${bytes}`,
+              { maxOutputBytes: "none" }
+            ),
+            ({ stdout }) => assert.strictEqual(stdout, "0123456789abcdef\n".repeat(bytes / 17))
+          )
+        const cutter = yield* Effect.forkChild(cutSometimes(proxy))
+        yield* Effect.forEach(runs, run(0.1, 17 * 10_000), { concurrency: 10 })
+        yield* Fiber.interrupt(cutter)
+        // More than the answers that are waited for at one time: otherwise none would ever arrive.
+        yield* proxy.cutEvery(40_000)
+        yield* Effect.forEach(runs, run(0, 17 * 500), { concurrency: 3 })
+        yield* proxy.cutEvery(0)
+        assert.isAtLeast(proxy.counts().cut, 12)
+        const begun = yield* (yield* direct.connect(sandbox.id)).files.readText("/home/user/runs")
+        assert.sameMembers(begun.trim().split("\n"), [...runs, ...runs].map(String))
+      }).pipe(Effect.scoped)
+    )
+
     it.live("a file that is cut while it is read and written is the same afterwards", () =>
       Effect.gen(function* () {
         const { proxy, sandboxes } = yield* throughProxy({ transport, ...quick })

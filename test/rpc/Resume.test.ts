@@ -35,6 +35,7 @@ const absent: Client = {
   FollowEvents: nothings,
   GetMetrics: nothing,
   RunProcess: nothings,
+  ExecProcess: nothing,
   StartProcess: nothing,
   AttachProcess: nothings,
   ListProcesses: nothing,

@@ -38,7 +38,7 @@ describe("the audit of a service", () => {
         [
           "MintKey ok",
           "CreateSandbox ok",
-          "RunProcess ok",
+          "ExecProcess ok",
           "StatFile FileFailed",
           "ReadFile FileFailed",
           "WriteFile ok",

@@ -105,7 +105,7 @@ describe("a service", () => {
         "fiberbox_creates_total 1",
         "fiberbox_execs_total 1",
         "fiberbox_output_bytes_total 11",
-        'fiberbox_calls_total{operation="RunProcess"} 1',
+        'fiberbox_calls_total{operation="ExecProcess"} 1',
         'fiberbox_call_errors_total{error="FileFailed"} 2',
         'fiberbox_call_seconds_count{operation="CreateSandbox"} 1',
         "fiberbox_refused_tokens_total 1"

@@ -73,6 +73,7 @@ export const carried = (link: Effect.Effect<Link, Lost | Refused>): Carrier => {
     FollowEvents: (payload) => stream((client, queue) => client.FollowEvents(payload, queue)),
     GetMetrics: (payload) => call((client) => client.GetMetrics(payload)),
     RunProcess: (payload) => stream((client, queue) => client.RunProcess(payload, queue)),
+    ExecProcess: (payload) => call((client) => client.ExecProcess(payload)),
     StartProcess: (payload) => call((client) => client.StartProcess(payload)),
     AttachProcess: (payload) => stream((client, queue) => client.AttachProcess(payload, queue)),
     ListProcesses: (payload) => call((client) => client.ListProcesses(payload)),

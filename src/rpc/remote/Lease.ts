@@ -50,6 +50,10 @@ export const keepLease = Effect.fnUntraced(function* (
       held(payload.process.lease)
       return client.RunProcess(payload)
     },
+    ExecProcess: (payload) => {
+      held(payload.process.lease)
+      return client.ExecProcess(payload)
+    },
     StartProcess: (payload) => {
       held(payload.process.lease)
       return client.StartProcess(payload)

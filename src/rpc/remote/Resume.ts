@@ -14,9 +14,9 @@ import type { FileInfo, WatchEvent } from "../../domain/FileSystem.ts"
 import type { IdempotencyKey, ReaderId } from "../../domain/Ids.ts"
 import type { AttachOptions, ProcessEvent } from "../../domain/Process.ts"
 import type { CreateRequest, SandboxInfo } from "../../domain/Sandbox.ts"
+import { makePosition, type Position } from "../../services/Position.ts"
 import type { Client } from "../../services/SandboxClient.ts"
 import { type Carrier, isLost, type Lost } from "./Lost.ts"
-import { makePosition, type Position } from "./Output.ts"
 import { makePatience, type Patience, type PatienceOptions } from "./Patience.ts"
 import { resumed } from "./Resumed.ts"
 
@@ -28,6 +28,8 @@ export interface ResumeOptions extends PatienceOptions {
   readonly newKey: Effect.Effect<IdempotencyKey>
   /** Whether an interrupted call is undone by the service; otherwise this client undoes interrupted creations. */
   readonly cancels: boolean
+  /** How long the answer of a program that runs may be waited for, in milliseconds; undefined: as long as it runs. */
+  readonly waitMillis?: number | undefined
 }
 
 type Payload<Tag extends keyof Client> = Parameters<Client[Tag]>[0]
@@ -79,17 +81,20 @@ export const resume = (carrier: Carrier, options: ResumeOptions): Client => {
     open: (position: Position) => Stream.Stream<ProcessEvent, E | Lost>
   ): Stream.Stream<ProcessEvent, E | Connection> =>
     Stream.unwrap(
-      Effect.map(options.newReader, (reader) => {
-        const position = makePosition(attach, reader)
-        return resumed(
-          {
-            open: () => (position.ended() ? Stream.empty : open(position)),
-            see: (events) => events.map(position.see).filter((event) => event !== undefined),
-            isOver: position.ended
-          },
-          newPatience()
-        )
-      })
+      Effect.map(
+        attach.reader === undefined ? options.newReader : Effect.succeed(attach.reader),
+        (reader) => {
+          const position = makePosition(attach, reader)
+          return resumed(
+            {
+              open: () => (position.ended() ? Stream.empty : open(position)),
+              see: (events) => events.map(position.see).filter((event) => event !== undefined),
+              isOver: position.ended
+            },
+            newPatience()
+          )
+        }
+      )
     )
 
   const runProcess = (payload: Payload<"RunProcess">) =>
@@ -147,6 +152,8 @@ export const resume = (carrier: Carrier, options: ResumeOptions): Client => {
     FollowEvents: (payload) => followEvents(carrier, payload, newPatience()),
     GetMetrics: again(carrier.GetMetrics),
     RunProcess: runProcess,
+    // The reader's name makes it the same answer.
+    ExecProcess: (payload) => again(carrier.ExecProcess)({ waitMillis: options.waitMillis, ...payload }),
     // The process id makes a repeat the same start.
     StartProcess: again(carrier.StartProcess),
     AttachProcess: (payload) => readProcess(payload.attach, (position) => attached(payload, position)),

@@ -3,7 +3,7 @@
  * it changes is not undone by a connection that breaks.
  */
 import { Context, Effect, Exit, Fiber, Layer } from "effect"
-import { RpcSchema } from "effect/rpc"
+import { type Rpc, RpcSchema } from "effect/rpc"
 import { allows } from "../../domain/Access.ts"
 import { PolicyDenied, ResourceExhausted } from "../../domain/Errors.ts"
 import { AroundCalls } from "../../services/Calls.ts"
@@ -18,6 +18,10 @@ export const isAbort = (exit: Exit.Exit<unknown, unknown>): boolean =>
   exit.cause.reasons.some(
     (reason) => reason._tag === "Interrupt" && reason.annotations.has(RpcSchema.ClientAbort.key)
   )
+
+/** Whether what becomes of a call whose connection is cut is the matter of its reader (Readers.ts). */
+const isRead = (rpc: Rpc.AnyWithProps): boolean =>
+  RpcSchema.isStreamSchema(rpc.successSchema) || rpc._tag === "ExecProcess"
 
 /** Calls that go on without their connection, at one time. */
 const maxOrphans = 1_000
@@ -71,7 +75,7 @@ const make = (limits: Limits) =>
           return Effect.fail(new ResourceExhausted({ resource: "calls", reason, retryAfterMillis: 100 }))
         }
         session.running++
-        const changes = needed !== "read" && !RpcSchema.isStreamSchema(rpc.successSchema)
+        const changes = needed !== "read" && !isRead(rpc)
         return Effect.ensuring(
           changes ? outlive(watch(call), session.transport === "websocket") : watch(call),
           Effect.sync(() => {

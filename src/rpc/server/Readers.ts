@@ -7,11 +7,11 @@
  * that may not have arrived, and the program is held up as by a slow reader;
  * the reader of the same name that comes then goes on there.
  */
-import { type Array as Arr, Cause, Duration, Effect, Exit, type Pull, Scope, Stream } from "effect"
-import { BackendFailed, Connection } from "../../domain/Errors.ts"
+import { type Array as Arr, Cause, Duration, Effect, Exit, Fiber, type Pull, Scope, Stream } from "effect"
+import { Connection } from "../../domain/Errors.ts"
 import type { AttachOptions, ProcessEvent } from "../../domain/Process.ts"
 import { Principal } from "../../services/Principal.ts"
-import type { MachineOperationError, StartError } from "../SandboxRpcs.ts"
+import type { StartError } from "../SandboxRpcs.ts"
 import { isAbort } from "./Access.ts"
 import { type Ahead, readAhead } from "./Ahead.ts"
 import { CurrentSession } from "./Session.ts"
@@ -27,19 +27,30 @@ const answerBytes = 2 * 1024 * 1024
 /** Readers whose places are held, at one time; beyond, the one held longest loses it. */
 const maxHeld = 256
 
-interface Reader {
-  readonly key: string
-  readonly scope: Scope.Closeable
-  readonly ahead: Ahead<ProcessEvent, StartError>
-  /** What was given last, and may not have arrived. */
-  given: ReadonlyArray<ProcessEvent>
+/** Somebody's place in a program's events. */
+interface Place {
   /** Advances with every connection that takes the place. */
   turn: number
+  /** Gives it up. */
+  readonly leave: Effect.Effect<void>
+}
+
+/** The place of one who reads a stream. */
+interface Reader extends Place {
+  readonly ahead: Ahead<ProcessEvent, StartError>
+  /** What was given last, and may not have arrived. */
+  given: Events
   /** Whether everything was given and has arrived. */
   isOver: boolean
 }
 
-type Events = Pull.Pull<Arr.NonEmptyReadonlyArray<ProcessEvent>, StartError>
+/** The place of one who waits for one answer. */
+interface Waiter extends Place {
+  readonly answer: Fiber.Fiber<Events, StartError>
+}
+
+type Events = ReadonlyArray<ProcessEvent>
+type Reading = Pull.Pull<Arr.NonEmptyReadonlyArray<ProcessEvent>, StartError>
 
 const isNonEmpty = <A>(items: ReadonlyArray<A>): items is Arr.NonEmptyReadonlyArray<A> => items.length > 0
 
@@ -57,12 +68,17 @@ export interface Readers {
     target: ReaderTarget,
     source: Stream.Stream<ProcessEvent, StartError>
   ) => Stream.Stream<ProcessEvent, StartError>
+  /** The first events of a program in one answer, `call`'s; the same one for a reader that was cut off and asks again. */
+  readonly exec: (
+    target: ReaderTarget,
+    call: Effect.Effect<Events, StartError>
+  ) => Effect.Effect<Events, StartError>
 }
 
 const sizeOf = (event: ProcessEvent): number => (event._tag === "Output" ? event.data.byteLength : 64)
 
 /** Whether what was given reaches back to where the reader is. */
-const reaches = (given: ReadonlyArray<ProcessEvent>, cursor: number): boolean => {
+const reaches = (given: Events, cursor: number): boolean => {
   for (const event of given) {
     if (event._tag === "Started") return true
     return (event._tag === "Truncated" ? event.from : event.cursor) <= cursor
@@ -73,7 +89,7 @@ const reaches = (given: ReadonlyArray<ProcessEvent>, cursor: number): boolean =>
 /** Without the bytes before the reader's place. */
 const after =
   (cursor: number) =>
-  (event: ProcessEvent): ReadonlyArray<ProcessEvent> => {
+  (event: ProcessEvent): Events => {
     if (event._tag !== "Output" || event.cursor >= cursor) return [event]
     const known = cursor - event.cursor
     return known >= event.data.byteLength ? [] : [{ ...event, cursor, data: event.data.subarray(known) }]
@@ -85,32 +101,43 @@ const takenOver = new Connection({ reason: "another reader of this name took ove
 export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
   const whole = yield* Effect.scope
   const readers = new Map<string, Reader>()
+  const waiters = new Map<string, Waiter>()
   /** In the order in which they were cut off. */
-  const held = new Set<Reader>()
+  const held = new Set<Place>()
   const heldFor = Duration.toMillis(Duration.fromInputUnsafe(limits.held))
 
-  const forget = (reader: Reader) =>
+  const keyOf = ({ sandboxId, processId }: ReaderTarget, name: string) =>
+    Effect.map(Principal, (owner) => [owner, sandboxId, processId, name].join("\0"))
+
+  const forget = (place: Place) =>
     Effect.suspend(() => {
-      held.delete(reader)
-      if (readers.get(reader.key) === reader) readers.delete(reader.key)
-      return Scope.close(reader.scope, Exit.void)
+      held.delete(place)
+      return place.leave
     })
 
-  const hold = Effect.fnUntraced(function* (reader: Reader, millis: number) {
-    const { turn } = reader
-    held.add(reader)
+  const hold = Effect.fnUntraced(function* (place: Place, millis: number) {
+    const { turn } = place
+    held.add(place)
     for (const oldest of held) {
       if (held.size <= maxHeld) break
       yield* forget(oldest)
     }
-    const release = Effect.suspend(() => (reader.turn === turn ? forget(reader) : Effect.void))
+    const release = Effect.suspend(() => (place.turn === turn ? forget(place) : Effect.void))
     yield* Effect.forkIn(Effect.delay(release, millis), whole)
   })
+
+  /** When a connection goes that waited or read: by its own will, or because it was cut. */
+  const cut = (place: Place, exit: Exit.Exit<unknown, unknown>, isHttp: boolean) =>
+    isHttp ? hold(place, heldFor / 10) : isAbort(exit) ? forget(place) : hold(place, heldFor)
 
   const open = Effect.fnUntraced(function* (key: string, source: Stream.Stream<ProcessEvent, StartError>) {
     const scope = yield* Scope.fork(whole)
     const ahead = yield* Scope.provide(readAhead(source, sizeOf, aheadBytes), scope)
-    const reader: Reader = { key, scope, ahead, given: [], turn: 0, isOver: false }
+    const leave = Effect.suspend(() => {
+      if (readers.get(key) === reader) readers.delete(key)
+      return Scope.close(scope, Exit.void)
+    })
+    const reader: Reader = { ahead, leave, given: [], turn: 0, isOver: false }
     readers.set(key, reader)
     return reader
   })
@@ -118,12 +145,12 @@ export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
   /** When a reader goes: what it read is over, or it left by itself, or it was cut off and may come again. */
   const leave = (reader: Reader, exit: Exit.Exit<unknown, unknown>, isHttp: boolean) => {
     if (reader.isOver) return forget(reader)
-    if (isHttp) return hold(reader, Exit.isSuccess(exit) ? heldFor : heldFor / 10)
-    return Exit.isSuccess(exit) || isAbort(exit) ? forget(reader) : hold(reader, heldFor)
+    if (Exit.isFailure(exit)) return cut(reader, exit, isHttp)
+    return isHttp ? hold(reader, heldFor) : forget(reader)
   }
 
   /** Takes a reader's place, beginning with what was given before and may not have arrived. */
-  const follow = (reader: Reader, before: ReadonlyArray<ProcessEvent>) =>
+  const follow = (reader: Reader, before: Events) =>
     Effect.gen(function* () {
       const isHttp = (yield* CurrentSession)?.transport === "http"
       const turn = ++reader.turn
@@ -140,7 +167,7 @@ export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
           else if (!Exit.hasInterrupts(exit)) reader.isOver = true
         })
       )
-      return Effect.suspend((): Events => {
+      return Effect.suspend((): Reading => {
         const again = first
         first = []
         if (isHttp && size >= answerBytes) return Cause.done()
@@ -151,13 +178,41 @@ export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
       })
     }).pipe(Stream.fromPull, Stream.scoped)
 
+  const ask = Effect.fnUntraced(function* (key: string, call: Effect.Effect<Events, StartError>) {
+    const answer = yield* Effect.forkIn(Effect.interruptible(call), whole, { startImmediately: true })
+    const leave = Effect.suspend(() => {
+      if (waiters.get(key) === waiter) waiters.delete(key)
+      return answer.pollUnsafe() === undefined ? Fiber.interrupt(answer) : Effect.void
+    })
+    const waiter: Waiter = { answer, leave, turn: 0 }
+    waiters.set(key, waiter)
+    return waiter
+  })
+
   const service: Readers = {
-    read: ({ sandboxId, processId, attach: { reader: name, cursor = 0 } }, source) =>
-      name === undefined
+    exec: (target, call) =>
+      Effect.uninterruptibleMask((restore) =>
+        Effect.gen(function* () {
+          const name = target.attach.reader
+          if (name === undefined) return yield* restore(call)
+          const isHttp = (yield* CurrentSession)?.transport === "http"
+          const key = yield* keyOf(target, name)
+          const waiter = waiters.get(key) ?? (yield* ask(key, call))
+          const turn = ++waiter.turn
+          held.delete(waiter)
+          return yield* Effect.onExit(restore(Fiber.join(waiter.answer)), (exit) => {
+            if (waiter.turn !== turn) return Effect.void
+            return Exit.hasInterrupts(exit) ? cut(waiter, exit, isHttp) : forget(waiter)
+          })
+        })
+      ),
+    read: (target, source) => {
+      const { reader: name, cursor = 0 } = target.attach
+      return name === undefined
         ? source
         : Stream.unwrap(
             Effect.gen(function* () {
-              const key = [yield* Principal, sandboxId, processId, name].join("\0")
+              const key = yield* keyOf(target, name)
               const known = readers.get(key)
               if (known !== undefined && reaches(known.given, cursor)) {
                 return follow(known, known.given.flatMap(after(cursor)))
@@ -166,17 +221,7 @@ export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
               return follow(yield* open(key, source), [])
             })
           )
+    }
   }
   return service
 })
-
-/** What attaching to a process that has started cannot fail with. */
-export const asAttached = (error: StartError): MachineOperationError =>
-  error._tag === "SpawnFailed" || error._tag === "Conflict"
-    ? new BackendFailed({
-        backend: "service",
-        operation: "attach to a process",
-        reason: error.message,
-        outcome: "unknown"
-      })
-    : error

@@ -6,10 +6,11 @@ import { posix } from "node:path"
 import { Effect, Stream } from "effect"
 import { InvalidArgument, PolicyDenied } from "../../domain/Errors.ts"
 import { resolveSpec } from "../../domain/Sandbox.ts"
+import { asAttached } from "../../services/actor/Execs.ts"
 import { SandboxClient } from "../../services/SandboxClient.ts"
 import { ServedRpcs } from "../ServedRpcs.ts"
 import { ahead } from "./Ahead.ts"
-import { asAttached, makeReaders } from "./Readers.ts"
+import { makeReaders } from "./Readers.ts"
 import { limitsOf, type ServerOptions } from "./Settings.ts"
 
 /** How far a file is read ahead of its reader, in bytes. */
@@ -61,6 +62,11 @@ export const layer = (options: ServerOptions) =>
           readers.read(
             { sandboxId: payload.sandboxId, processId: payload.process.processId, attach: payload.attach },
             client.RunProcess(payload)
+          ),
+        ExecProcess: (payload) =>
+          readers.exec(
+            { sandboxId: payload.sandboxId, processId: payload.process.processId, attach: payload.attach },
+            client.ExecProcess(payload)
           ),
         AttachProcess: (payload) =>
           Stream.mapError(readers.read(payload, client.AttachProcess(payload)), asAttached),

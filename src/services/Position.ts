@@ -1,8 +1,8 @@
 /**
  * Where a reader of a process's output is, so that it can go on there.
  */
-import type { ProcessId, ReaderId, SandboxId } from "../../domain/Ids.ts"
-import type { AttachOptions, ProcessEvent } from "../../domain/Process.ts"
+import type { ReaderId } from "../domain/Ids.ts"
+import type { AttachOptions, ProcessEvent } from "../domain/Process.ts"
 
 type Started = Extract<ProcessEvent, { readonly _tag: "Started" }>
 type Output = Extract<ProcessEvent, { readonly _tag: "Output" }>
@@ -17,12 +17,6 @@ export interface Position {
   readonly attach: () => AttachOptions
   /** What of an event is new to the reader. */
   readonly see: (event: ProcessEvent) => ProcessEvent | undefined
-}
-
-/** Which process is read. */
-export interface ProcessTarget {
-  readonly sandboxId: SandboxId
-  readonly processId: ProcessId
 }
 
 /** The position of a reader that has seen nothing and wants what `attach` says. */

@@ -1,0 +1,167 @@
+/**
+ * Programs whose events are given in one answer, at a fraction of what a stream
+ * costs. What is too much for one answer, or takes too long, waits for its
+ * reader to attach, and the program waits with it.
+ */
+import { type Array as Arr, Effect, Exit, type Fiber, Pull, Scope, Stream } from "effect"
+import { BackendFailed } from "../../domain/Errors.ts"
+import type { ProcessId } from "../../domain/Ids.ts"
+import type { AttachOptions, ExecOptions, ProcessEvent } from "../../domain/Process.ts"
+import type { MachineOperationError, StartError } from "../../rpc/SandboxRpcs.ts"
+import { makePosition } from "../Position.ts"
+
+/** How much ends an answer, in bytes: output, and something for each event. */
+const answerBytes = 64 * 1024
+const eventBytes = 64
+const defaultIdleMillis = 60_000
+
+type Events = ReadonlyArray<ProcessEvent>
+type Reading = Pull.Pull<Arr.NonEmptyReadonlyArray<ProcessEvent>, StartError>
+
+/** Events that wait for their reader. */
+interface Rest {
+  readonly given: Events
+  /** What came with the last of them and was too much. */
+  readonly over: Events
+  /** The reader's position behind what was given. */
+  readonly cursor: number
+  readonly pull: Reading
+  readonly scope: Scope.Closeable
+  /** Ends the waiting. */
+  readonly timer: Fiber.Fiber<void>
+}
+
+/** A program, and who reads it how. */
+export interface Exec {
+  readonly processId: ProcessId
+  readonly options: ExecOptions
+  /** How long the answer may take; undefined: as long as the program does. */
+  readonly waitMillis: number | undefined
+}
+
+/** The programs of one sandbox that are read so. */
+export interface Execs {
+  /** The first events of a program; the same again for the same reader while the rest is kept. */
+  readonly exec: (
+    exec: Exec,
+    events: Stream.Stream<ProcessEvent, StartError>
+  ) => Effect.Effect<Events, StartError>
+  /** The rest, for the reader that goes on where its answer ended; `otherwise` for any other. */
+  readonly rest: (
+    processId: ProcessId,
+    options: AttachOptions,
+    otherwise: Stream.Stream<ProcessEvent, MachineOperationError>
+  ) => Stream.Stream<ProcessEvent, MachineOperationError>
+}
+
+const keyOf = (processId: ProcessId, reader: string) => `${processId} ${reader}`
+
+/** An answer that is being put together. */
+class Answer {
+  readonly given: Array<ProcessEvent> = []
+  readonly over: Array<ProcessEvent> = []
+  #size = 0
+
+  get isWhole(): boolean {
+    return this.given.at(-1)?._tag === "Exited"
+  }
+
+  #add(event: ProcessEvent): void {
+    if (this.#size >= answerBytes) {
+      this.over.push(event)
+      return
+    }
+    this.given.push(event)
+    this.#size += eventBytes + (event._tag === "Output" ? event.data.byteLength : 0)
+  }
+
+  /** Takes events until the program has ended or there is enough. */
+  fill(pull: Reading): Pull.Pull<void, StartError> {
+    if (this.isWhole || this.#size >= answerBytes) return Effect.void
+    return Effect.flatMap(pull, (events) => {
+      for (const event of events) this.#add(event)
+      return this.fill(pull)
+    })
+  }
+}
+
+/** None yet; what is kept ends with the scope. */
+export const makeExecs: Effect.Effect<Execs, never, Scope.Scope> = Effect.gen(function* () {
+  const actor = yield* Effect.scope
+  const rests = new Map<string, Rest>()
+
+  const keep = (key: string, rest: Omit<Rest, "timer">, idleMillis: number) => {
+    const drop = Effect.suspend(() => {
+      if (rests.get(key)?.scope === rest.scope) rests.delete(key)
+      return Scope.close(rest.scope, Exit.void)
+    })
+    return Effect.map(Effect.forkIn(Effect.delay(drop, idleMillis), actor), (timer) => {
+      rests.set(key, { ...rest, timer })
+    })
+  }
+
+  const begin = (
+    { processId, options, waitMillis }: Exec,
+    events: Stream.Stream<ProcessEvent, StartError>
+  ) => {
+    const { reader, maxOutputBytes, idleMillis = defaultIdleMillis } = options
+    const scope = Scope.forkUnsafe(actor)
+    const answer = new Answer()
+    const gather = Effect.flatMap(Scope.provide(Stream.toPull(events), scope), (pull) => {
+      const filled = Pull.catchDone(answer.fill(pull), () => Effect.void)
+      return Effect.as(waitMillis === undefined ? filled : Effect.timeoutOption(filled, waitMillis), pull)
+    })
+    return Effect.onExit(gather, (exit) => {
+      if (Exit.isFailure(exit) || answer.isWhole) return Scope.close(scope, Exit.void)
+      const { given, over } = answer
+      const position = makePosition({ maxOutputBytes }, reader)
+      for (const event of given) position.see(event)
+      const { cursor = 0 } = position.attach()
+      return keep(keyOf(processId, reader), { given, over, cursor, pull: exit.value, scope }, idleMillis)
+    }).pipe(Effect.as(answer.given))
+  }
+
+  const take = (processId: ProcessId, { reader, cursor = 0 }: AttachOptions): Rest | undefined => {
+    if (reader === undefined) return undefined
+    const key = keyOf(processId, reader)
+    const rest = rests.get(key)
+    if (rest?.cursor !== cursor) return undefined
+    rests.delete(key)
+    rest.timer.interruptUnsafe()
+    return rest
+  }
+
+  return {
+    exec: (exec, events) =>
+      Effect.suspend(() => {
+        const kept = rests.get(keyOf(exec.processId, exec.options.reader))
+        return kept === undefined ? begin(exec, events) : Effect.succeed(kept.given)
+      }),
+    rest: (processId, options, otherwise) =>
+      Stream.unwrap(
+        Effect.map(
+          Effect.acquireRelease(
+            Effect.sync(() => take(processId, options)),
+            (rest) => (rest === undefined ? Effect.void : Scope.close(rest.scope, Exit.void))
+          ),
+          (rest) => {
+            if (rest === undefined) return otherwise
+            const { given, over, pull } = rest
+            const more = Stream.mapError(Stream.fromPull(Effect.succeed(pull)), asAttached)
+            return Stream.concat(Stream.fromIterable([...given.slice(0, 1), ...over]), more)
+          }
+        )
+      )
+  }
+})
+
+/** What attaching to a process that has started cannot fail with. */
+export const asAttached = (error: StartError): MachineOperationError =>
+  error._tag === "SpawnFailed" || error._tag === "Conflict"
+    ? new BackendFailed({
+        backend: "service",
+        operation: "attach to a process",
+        reason: error.message,
+        outcome: "unknown"
+      })
+    : error

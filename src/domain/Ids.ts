@@ -119,8 +119,11 @@ export const makeIdempotencyKey: Effect.Effect<IdempotencyKey, never, SecureRand
   (text) => IdempotencyKey.make(text)
 )
 
-/** A new upload id. */
-export const makeUploadId: Effect.Effect<UploadId, never, SecureRandom.SecureRandom> = Effect.map(
+/** Gives one id after the other that nobody else gives: all begin with the same random text, and end with a number. */
+export const makeNumbering: Effect.Effect<() => string, never, SecureRandom.SecureRandom> = Effect.map(
   random(10),
-  (text) => UploadId.make(text)
+  (text) => {
+    let last = 0
+    return () => `${text}-${(++last).toString(36)}`
+  }
 )

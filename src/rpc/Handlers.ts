@@ -19,6 +19,9 @@ import { type SandboxRecord, SandboxStore } from "../services/SandboxStore.ts"
 import * as ServiceMetrics from "../services/ServiceMetrics.ts"
 import { type LifecycleError, SandboxRpcs } from "./SandboxRpcs.ts"
 
+/** Sandboxes whose owners need not be looked up; the oldest are forgotten first. */
+const maxKnown = 10_000
+
 type Actor = ReturnType<Effect.Success<typeof SandboxActor.client>>
 type ClusterError = Exclude<Effect.Error<ReturnType<Actor["Wake"]>>, LifecycleError>
 
@@ -74,23 +77,28 @@ export const make = Effect.gen(function* () {
   const leases = yield* Leases
   const quotas = yield* Quotas
   const actorOf = yield* SandboxActor.client
-  /** Who owns what; an owner never changes. */
-  const owners = new Map<SandboxId, Owner>()
+  /** Who owns what, and how its actor is reached; neither ever changes. */
+  const known = new Map<SandboxId, { readonly owner: Owner; readonly actor: Actor }>()
 
-  const ownerOf = Effect.fnUntraced(function* (id: SandboxId) {
-    const known = owners.get(id)
-    if (known !== undefined) return known
-    const record = yield* store.get(id)
-    if (record !== undefined) owners.set(id, record.owner)
-    return record?.owner
-  })
+  const learn = (id: SandboxId, owner: Owner) => {
+    const sandbox = { owner, actor: actorOf(id) }
+    known.set(id, sandbox)
+    for (const oldest of known.keys()) {
+      if (known.size <= maxKnown) break
+      known.delete(oldest)
+    }
+    return sandbox
+  }
+
+  const lookUp = (id: SandboxId) =>
+    Effect.map(store.get(id), (record) => (record === undefined ? undefined : learn(id, record.owner)))
 
   /** The actor of a sandbox, if it is the caller's. Another's answers exactly as an unknown one. */
   const actor = Effect.fnUntraced(function* (id: SandboxId) {
     const principal = yield* Principal
-    const owner = owners.get(id) ?? (yield* ownerOf(id))
-    if (owner !== principal) return yield* new NotFound({ kind: "sandbox", id })
-    return actorOf(id)
+    const sandbox = known.get(id) ?? (yield* lookUp(id))
+    if (sandbox?.owner !== principal) return yield* new NotFound({ kind: "sandbox", id })
+    return sandbox.actor
   })
 
   const ask = <A, E extends { readonly _tag: string }>(
@@ -113,7 +121,7 @@ export const make = Effect.gen(function* () {
 
   const kill = (sandboxId: SandboxId) =>
     ask({ sandboxId }, (actor) => actor.ChangeStatus({ sandboxId, command: "kill" })).pipe(
-      Effect.tap(() => Effect.sync(() => owners.delete(sandboxId)))
+      Effect.tap(() => Effect.sync(() => known.delete(sandboxId)))
     )
 
   const newRecord = Effect.fnUntraced(function* (
@@ -165,7 +173,7 @@ export const make = Effect.gen(function* () {
           noteRefusal
         )
         const { id: sandboxId, owner } = stored.record
-        owners.set(sandboxId, owner)
+        learn(sandboxId, owner)
         const awake = restore(ask({ sandboxId }, (actor) => actor.Wake({ sandboxId })))
         if (stored.existed) {
           return yield* Effect.andThen(

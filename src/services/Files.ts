@@ -108,11 +108,7 @@ const decoder = new TextDecoder()
 const defaultMaxBytes = 64 * 1024 * 1024
 
 /** The file side of a handle on `sandboxId`, over a client of the contract. */
-export const makeFiles = (
-  client: Client,
-  sandboxId: SandboxId,
-  newUploadId: Effect.Effect<UploadId>
-): FilesApi => {
+export const makeFiles = (client: Client, sandboxId: SandboxId, newUploadId: () => UploadId): FilesApi => {
   const asUser = (options: AsUser = {}) =>
     options.as === undefined ? Effect.succeed(undefined) : decodeUser(options.as)
 
@@ -158,7 +154,7 @@ export const makeFiles = (
     content: Stream.Stream<Uint8Array, E, R>,
     options: WriteOptions = {}
   ) {
-    const target = { ...(yield* writable(path, options)), uploadId: yield* newUploadId }
+    const target = { ...(yield* writable(path, options)), uploadId: newUploadId() }
     let offset = 0
     const send = Effect.fnUntraced(function* (chunk: Uint8Array) {
       for (let sent = 0; sent < chunk.byteLength; sent += maxChunkBytes) {

@@ -8,7 +8,7 @@
 import { Effect, Exit, Stream } from "effect"
 import type { IsolationLevel } from "../domain/Capability.ts"
 import { CommandExit, InvalidResponse, Timeout } from "../domain/Errors.ts"
-import { type Generation, type LeaseId, ProcessId, ReaderId, type SandboxId } from "../domain/Ids.ts"
+import { type Generation, type LeaseId, ProcessId, type ReaderId, type SandboxId } from "../domain/Ids.ts"
 import {
   AttachOptions,
   exitCodeOf,
@@ -139,17 +139,17 @@ const attachOf = ({ maxOutputBytes = defaultMaxOutputBytes, idleMillis }: RunOpt
 export const makeProcesses = (
   client: Client,
   sandboxId: SandboxId,
-  newProcessId: Effect.Effect<ProcessId>,
+  newIds: { readonly process: () => ProcessId; readonly reader: () => ReaderId },
   lease: LeaseId | undefined
 ): { readonly process: ProcessApi; readonly commands: CommandApi; readonly pty: PtyApi } => {
-  const specOf = Effect.fnUntraced(function* (
+  const specOf = (
     argv: ReadonlyArray<string>,
     options: ProcessOptions,
     more: { readonly stdin: boolean; readonly pty?: PtySize; readonly lease?: LeaseId | undefined }
-  ) {
-    const processId = options.processId ?? (yield* newProcessId)
-    return yield* decodeSpec({ ...options, ...more, processId, argv })
-  })
+  ) =>
+    Effect.suspend(() =>
+      decodeSpec({ ...options, ...more, processId: options.processId ?? newIds.process(), argv })
+    )
 
   const runSpecOf = (argv: ReadonlyArray<string>, options: RunOptions) => {
     const {
@@ -202,7 +202,7 @@ export const makeProcesses = (
     Effect.gen(function* () {
       const { processId } = spec
       const { maxOutputBytes, idleMillis } = yield* attachOf(options)
-      const reader = ReaderId.make(yield* newProcessId)
+      const reader = newIds.reader()
       const position = makePosition({ maxOutputBytes, idleMillis }, reader)
       const add = (event: ProcessEvent) => {
         const seen = position.see(event)

@@ -5,7 +5,7 @@
 import { Effect, Schema, Stream } from "effect"
 import type { Timeout } from "../domain/Errors.ts"
 import type { SandboxEvent } from "../domain/Event.ts"
-import type { LeaseId, ProcessId, SandboxId, UploadId } from "../domain/Ids.ts"
+import type { LeaseId, ProcessId, ReaderId, SandboxId, UploadId } from "../domain/Ids.ts"
 import type { Metrics } from "../domain/Metrics.ts"
 import { Expiry, Millis, type SandboxInfo, UpdateRequest } from "../domain/Sandbox.ts"
 import type { LifecycleError, MachineOperationError, OperationError } from "../rpc/SandboxRpcs.ts"
@@ -56,8 +56,9 @@ export interface Sandbox {
 
 /** Where a handle takes the ids it makes up. */
 export interface NewIds {
-  readonly process: Effect.Effect<ProcessId>
-  readonly upload: Effect.Effect<UploadId>
+  readonly process: () => ProcessId
+  readonly reader: () => ReaderId
+  readonly upload: () => UploadId
 }
 
 const decodeUpdate = decodeInput(UpdateRequest, "update")
@@ -109,7 +110,7 @@ export const makeSandbox = (
         Effect.map(decodeEvents(options), (options) => client.FollowEvents({ ...target, ...options }))
       ),
     metrics: client.GetMetrics(target),
-    ...makeProcesses(client, id, newIds.process, lease),
+    ...makeProcesses(client, id, newIds, lease),
     files: makeFiles(client, id, newIds.upload)
   }
 }

@@ -27,9 +27,10 @@ import { makeExecs } from "./actor/Execs.ts"
 import { watchExpiries } from "./actor/Expiries.ts"
 import { makeJournal } from "./actor/Journal.ts"
 import { makeLifecycle } from "./actor/Lifecycle.ts"
-import { type Handle, makeReach } from "./actor/Reach.ts"
+import { makeReach } from "./actor/Reach.ts"
 import { infoOf, spawnRequest } from "./actor/Requests.ts"
 import { Leases } from "./Leases.ts"
+import type { Machine, SpawnRequest } from "./Machine.ts"
 import { SandboxStore } from "./SandboxStore.ts"
 import * as ServiceMetrics from "./ServiceMetrics.ts"
 
@@ -50,6 +51,8 @@ export const SandboxActor = Entity.fromRpcGroup(
 
 const defaultGraceMillis = 5_000
 const defaultListLimit = 10_000
+
+type Reader = Pick<AttachOptions, "maxOutputBytes">
 
 const make = Effect.gen(function* () {
   const { entityId } = yield* Entity.CurrentAddress
@@ -72,8 +75,8 @@ const make = Effect.gen(function* () {
     Effect.ignore(killProcess(processId))
   )
   const lifecycle = yield* makeLifecycle(journal, bounds)
-  const execs = yield* makeExecs
-  const { activity, use, read } = yield* makeReach(id, lifecycle, attachments)
+  const execs = yield* makeExecs(attachments)
+  const { activity, counted, use, source, read } = yield* makeReach(id, lifecycle, attachments)
   yield* watchExpiries(journal, activity, (action) => lifecycle.command(action, defaultGraceMillis))
   if (record.status !== "killed") yield* Effect.forkScoped(Entity.keepAlive(true))
   if (record.status !== "killed" && record.lease !== undefined) {
@@ -104,7 +107,7 @@ const make = Effect.gen(function* () {
 
   /** A process's events for one reader, the process's bounds and the reader's applied. */
   const observe =
-    (process: Pick<ProcessSpec, "processId" | "timeoutMillis" | "lease">, attach: AttachOptions) =>
+    (process: Pick<ProcessSpec, "processId" | "timeoutMillis" | "lease">, { maxOutputBytes }: Reader) =>
     <E>(events: Stream.Stream<ProcessEvent, E>): Stream.Stream<ProcessEvent, E> =>
       Stream.mapEffect(events, (event): Effect.Effect<ProcessEvent> => {
         if (event._tag === "Started") return Effect.as(bounds.begin(process), event)
@@ -112,23 +115,14 @@ const make = Effect.gen(function* () {
         return Effect.succeed(
           event._tag === "Exited" ? { ...event, ...bounds.end(process.processId) } : event
         )
-      }).pipe(bounded(attach.maxOutputBytes ?? Number.POSITIVE_INFINITY))
+      }).pipe(bounded(maxOutputBytes ?? Number.POSITIVE_INFINITY))
 
   const spawn = (process: ProcessSpec) =>
     Effect.as(checkArguments(process), spawnRequest(journal.current().spec, process))
 
   /** Runs a program for a reader. */
-  const run = (handle: Handle, process: ProcessSpec, attach: AttachOptions) =>
-    Stream.unwrap(
-      Effect.map(spawn(process), (request) =>
-        read(
-          "run a process",
-          handle,
-          (machine) => observe(process, attach)(machine.processes.run(request)),
-          attach.idleMillis
-        )
-      )
-    )
+  const run = (process: ProcessSpec, reader: Reader, request: SpawnRequest) => (machine: Machine) =>
+    observe(process, reader)(machine.processes.run(request))
 
   return SandboxActor.of({
     Wake: () => lifecycle.awake,
@@ -163,9 +157,21 @@ const make = Effect.gen(function* () {
     FollowEvents: ({ payload }) => journal.events(payload.after ?? 0, payload.once ?? false),
     GetMetrics: () => use("measure", {}, (machine) => machine.metrics),
 
-    RunProcess: ({ payload }) => run(payload, payload.process, payload.attach),
+    RunProcess: ({ payload: { process, attach, ...handle } }) =>
+      Stream.unwrap(
+        Effect.map(spawn(process), (request) =>
+          read("run a process", handle, run(process, attach, request), attach.idleMillis)
+        )
+      ),
     ExecProcess: ({ payload: { process, attach, waitMillis, ...handle } }) =>
-      execs.exec({ processId: process.processId, options: attach, waitMillis }, run(handle, process, attach)),
+      Effect.flatMap(spawn(process), (request) =>
+        counted(
+          execs.exec(
+            { processId: process.processId, options: attach, waitMillis },
+            source("run a process", handle, run(process, attach, request))
+          )
+        )
+      ),
     StartProcess: ({ payload }) =>
       Effect.gen(function* () {
         const request = yield* spawn(payload.process)

@@ -15,11 +15,11 @@
 import { Context, Effect, Layer, type Scope } from "effect"
 import { SecureRandom } from "effect/crypto"
 import type { Conflict } from "../domain/Errors.ts"
-import { makeProcessId, makeUploadId } from "../domain/Ids.ts"
+import { makeNumbering, ProcessId, ReaderId, UploadId } from "../domain/Ids.ts"
 import { CreateRequest, ListRequest, type SandboxInfo, type SandboxPage } from "../domain/Sandbox.ts"
 import type { LifecycleError, OperationError } from "../rpc/SandboxRpcs.ts"
 import { decodeInput } from "./Input.ts"
-import { makeSandbox, type Sandbox } from "./Sandbox.ts"
+import { makeSandbox, type NewIds, type Sandbox } from "./Sandbox.ts"
 import { CallerLease, type Client, SandboxClient } from "./SandboxClient.ts"
 
 /** What a sandbox shall be; everything has a default. */
@@ -55,9 +55,11 @@ const make = Effect.gen(function* () {
   const client: Client = yield* SandboxClient
   const lease = yield* CallerLease
   const random = yield* SecureRandom.SecureRandom
-  const newIds = {
-    process: Effect.provideService(makeProcessId, SecureRandom.SecureRandom, random),
-    upload: Effect.provideService(makeUploadId, SecureRandom.SecureRandom, random)
+  const next = yield* Effect.provideService(makeNumbering, SecureRandom.SecureRandom, random)
+  const newIds: NewIds = {
+    process: () => ProcessId.make(next()),
+    reader: () => ReaderId.make(next()),
+    upload: () => UploadId.make(next())
   }
   const handle = (info: SandboxInfo) => makeSandbox(client, info.id, newIds, lease)
   const find = (idOrName: string) => client.FindSandbox({ idOrName })

@@ -4,9 +4,9 @@ import { SecureRandom } from "effect/crypto"
 import {
   base32,
   groupOf,
+  makeNumbering,
   makeProcessId,
   makeSandboxId,
-  makeUploadId,
   ProcessId,
   SandboxId,
   SandboxName,
@@ -52,10 +52,13 @@ describe("ids", () => {
     })
   )
 
-  it.effect.prop("of processes and uploads fit their schemas", { seed }, (input) =>
+  it.effect.prop("of processes and uploads fit their schemas, numbered or not", { seed }, (input) =>
     Effect.gen(function* () {
       assert.isTrue(Schema.is(ProcessId)(yield* makeProcessId.pipe(withSeed(input.seed))))
-      assert.isTrue(Schema.is(UploadId)(yield* makeUploadId.pipe(withSeed(input.seed))))
+      const next = yield* makeNumbering.pipe(withSeed(input.seed))
+      const numbered = Array.from({ length: 40 }, next)
+      assert.isTrue(numbered.every(Schema.is(UploadId)))
+      assert.lengthOf(new Set(numbered), 40)
     })
   )
 

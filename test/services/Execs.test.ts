@@ -9,6 +9,7 @@ import { Connection } from "../../src/domain/Errors.ts"
 import { Generation, ProcessId, ReaderId } from "../../src/domain/Ids.ts"
 import type { ProcessEvent } from "../../src/domain/Process.ts"
 import type { StartError } from "../../src/rpc/SandboxRpcs.ts"
+import { makeAttachments } from "../../src/services/actor/Attachments.ts"
 import { makeExecs } from "../../src/services/actor/Execs.ts"
 
 const processId = ProcessId.make("p")
@@ -69,7 +70,7 @@ describe("a program read by one answer", () => {
       ),
       ({ sizes, chunk }) =>
         Effect.gen(function* () {
-          const execs = yield* makeExecs
+          const execs = yield* makeExecs(yield* makeAttachments)
           const events = whole(sizes)
           const answer = yield* execs.exec(exec, Stream.rechunk(Stream.fromIterable(events), chunk))
           const cursor = lengthOf(answer)
@@ -90,7 +91,7 @@ describe("a program read by one answer", () => {
 
   it.effect("is answered in time with what there is, and goes on", () =>
     Effect.gen(function* () {
-      const execs = yield* makeExecs
+      const execs = yield* makeExecs(yield* makeAttachments)
       const { queue, events } = yield* program
       const [first, second] = outputs([3, 4])
       if (first === undefined || second === undefined) return assert.fail()
@@ -107,7 +108,7 @@ describe("a program read by one answer", () => {
 
   it.effect("goes on only for its reader, at its place, and only once", () =>
     Effect.gen(function* () {
-      const execs = yield* makeExecs
+      const execs = yield* makeExecs(yield* makeAttachments)
       const sizes = [64 * 1024, 10]
       const other = Stream.succeed(exited(0))
       yield* execs.exec(exec, Stream.rechunk(Stream.fromIterable(whole(sizes)), 1))
@@ -124,7 +125,7 @@ describe("a program read by one answer", () => {
 
   it.effect("is let go when its end is told, its reader does not come, or nobody waits any more", () =>
     Effect.gen(function* () {
-      const execs = yield* makeExecs
+      const execs = yield* makeExecs(yield* makeAttachments)
       const ended = yield* program
       yield* Queue.offerAll(ended.queue, whole([5]))
       yield* execs.exec(exec, ended.events)
@@ -149,7 +150,7 @@ describe("a program read by one answer", () => {
   it.effect("fails as its events do, in the answer and after it", () =>
     Effect.gen(function* () {
       const scope = yield* Scope.make()
-      const execs = yield* Scope.provide(makeExecs, scope)
+      const execs = yield* Scope.provide(Effect.flatMap(makeAttachments, makeExecs), scope)
       const lost = new Connection({ reason: "lost", outcome: "unknown" })
       assert.strictEqual(yield* Effect.flip(execs.exec(exec, Stream.fail(lost))), lost)
       const events = Stream.concat(Stream.fromIterable([started, ...outputs([64 * 1024])]), Stream.fail(lost))

@@ -6,7 +6,17 @@
  * nothing for its idle limit while output waits, its stream ends with
  * `Timeout` and the program goes on.
  */
-import { type Array as Arr, Clock, Effect, Exit, FiberHandle, type Pull, Scope, Stream } from "effect"
+import {
+  type Array as Arr,
+  Channel,
+  Clock,
+  Effect,
+  Exit,
+  FiberHandle,
+  type Pull,
+  Scope,
+  Stream
+} from "effect"
 import { Timeout } from "../../domain/Errors.ts"
 import type { ProcessEvent } from "../../domain/Process.ts"
 
@@ -17,9 +27,18 @@ export interface Attachments {
   /** A stream whose reader is detached when it takes nothing for `idleMillis`. */
   readonly watched: <A, E, R>(
     stream: Stream.Stream<A, E, R>,
-    idleMillis: number
+    idleMillis?: number
   ) => Stream.Stream<A, E | Timeout, R>
 }
+
+const defaultIdleMillis = 60_000
+
+/** The pull of a stream in a scope of its own; unlike `Stream.toPull`'s it leaves the context as it is. */
+export const pullOf = <A, E, R>(
+  stream: Stream.Stream<A, E, R>,
+  scope: Scope.Scope
+): Effect.Effect<Pull.Pull<Arr.NonEmptyReadonlyArray<A>, E, void, R>, never, R> =>
+  Channel.toPullScoped(Stream.toChannel(stream), scope)
 
 interface Reader {
   readonly idleMillis: number
@@ -59,7 +78,7 @@ export const makeAttachments = Effect.gen(function* () {
       Effect.sync(() => readers.delete(reader))
     )
     yield* FiberHandle.run(watch, patrol, { onlyIfMissing: true })
-    const pull = yield* Scope.provide(Stream.toPull(stream), scope)
+    const pull = yield* pullOf(stream, scope)
     const handOut = Effect.onExit(pull, () => {
       reader.handedAt = clock.currentTimeMillisUnsafe()
       return Effect.void
@@ -72,7 +91,8 @@ export const makeAttachments = Effect.gen(function* () {
 
   const attachments: Attachments = {
     count: () => readers.size,
-    watched: (stream, idleMillis) => Stream.scoped(Stream.fromPull(attach(stream, idleMillis)))
+    watched: (stream, idleMillis = defaultIdleMillis) =>
+      Stream.scoped(Stream.fromPull(attach(stream, idleMillis)))
   }
   return attachments
 })

@@ -9,11 +9,13 @@ import type { ProcessId } from "../../domain/Ids.ts"
 import type { AttachOptions, ExecOptions, ProcessEvent } from "../../domain/Process.ts"
 import type { MachineOperationError, StartError } from "../../rpc/SandboxRpcs.ts"
 import { makePosition } from "../Position.ts"
+import { type Attachments, pullOf } from "./Attachments.ts"
 
 /** How much ends an answer, in bytes: output, and something for each event. */
 const answerBytes = 64 * 1024
 const eventBytes = 64
-const defaultIdleMillis = 60_000
+/** How long the rest is kept, where the reader does not say how long it may be idle. */
+const keptMillis = 60_000
 
 type Events = ReadonlyArray<ProcessEvent>
 type Reading = Pull.Pull<Arr.NonEmptyReadonlyArray<ProcessEvent>, StartError>
@@ -86,7 +88,7 @@ class Answer {
 }
 
 /** None yet; what is kept ends with the scope. */
-export const makeExecs: Effect.Effect<Execs, never, Scope.Scope> = Effect.gen(function* () {
+export const makeExecs = Effect.fnUntraced(function* (attachments: Pick<Attachments, "watched">) {
   const actor = yield* Effect.scope
   const rests = new Map<string, Rest>()
 
@@ -104,10 +106,10 @@ export const makeExecs: Effect.Effect<Execs, never, Scope.Scope> = Effect.gen(fu
     { processId, options, waitMillis }: Exec,
     events: Stream.Stream<ProcessEvent, StartError>
   ) => {
-    const { reader, maxOutputBytes, idleMillis = defaultIdleMillis } = options
+    const { reader, maxOutputBytes, idleMillis = keptMillis } = options
     const scope = Scope.forkUnsafe(actor)
     const answer = new Answer()
-    const gather = Effect.flatMap(Scope.provide(Stream.toPull(events), scope), (pull) => {
+    const gather = Effect.flatMap(pullOf(events, scope), (pull) => {
       const filled = Pull.catchDone(answer.fill(pull), () => Effect.void)
       return Effect.as(waitMillis === undefined ? filled : Effect.timeoutOption(filled, waitMillis), pull)
     })
@@ -131,7 +133,7 @@ export const makeExecs: Effect.Effect<Execs, never, Scope.Scope> = Effect.gen(fu
     return rest
   }
 
-  return {
+  const execs: Execs = {
     exec: (exec, events) =>
       Effect.suspend(() => {
         const kept = rests.get(keyOf(exec.processId, exec.options.reader))
@@ -147,12 +149,14 @@ export const makeExecs: Effect.Effect<Execs, never, Scope.Scope> = Effect.gen(fu
           (rest) => {
             if (rest === undefined) return otherwise
             const { given, over, pull } = rest
+            const known = Stream.fromIterable([...given.slice(0, 1), ...over])
             const more = Stream.mapError(Stream.fromPull(Effect.succeed(pull)), asAttached)
-            return Stream.concat(Stream.fromIterable([...given.slice(0, 1), ...over]), more)
+            return attachments.watched(Stream.concat(known, more), options.idleMillis)
           }
         )
       )
   }
+  return execs
 })
 
 /** What attaching to a process that has started cannot fail with. */

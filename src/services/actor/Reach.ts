@@ -22,12 +22,20 @@ type Unreachable = Effect.Error<ReturnType<Lifecycle["machine"]>> | Connection |
 /** The ways to a sandbox's machine. */
 export interface Reach {
   readonly activity: Activity
+  /** Something that counts as use of the sandbox as long as it lasts. */
+  readonly counted: <A, E>(call: Effect.Effect<A, E>) => Effect.Effect<A, E>
   /** Does something with the machine. */
   readonly use: <A, E>(
     operation: string,
     handle: Handle,
     f: (machine: Machine) => Effect.Effect<A, E | Connection>
   ) => Effect.Effect<A, E | Unreachable>
+  /** What the machine gives, for as long as somebody reads it; whoever does counts as use of the sandbox himself. */
+  readonly source: <A, E>(
+    operation: string,
+    handle: Handle,
+    f: (machine: Machine) => Stream.Stream<A, E | Connection>
+  ) => Stream.Stream<A, E | Unreachable>
   /** Reads something from the machine, until the reader has taken nothing for `idleMillis`. */
   readonly read: <A, E>(
     operation: string,
@@ -39,7 +47,6 @@ export interface Reach {
 
 /** How long a broken connection waits for news of the machine's end. */
 const newsMillis = 250
-const defaultIdleMillis = 60_000
 
 const isConnection = <E>(error: E | Connection): error is Connection => error instanceof Connection
 
@@ -65,34 +72,40 @@ export const makeReach = Effect.fnUntraced(function* (
     return yield* Option.isSome(news) ? failed(news.value.reason) : error
   })
 
-  const reach: Reach = {
-    activity: { count: () => calls + attachments.count(), lastAt: () => lastAt, touch },
-    use: (operation, { generation }, f) =>
-      Effect.suspend(() => {
-        calls++
-        return lifecycle.machine(operation, generation)
-      }).pipe(
-        Effect.flatMap((machine) =>
-          f(machine).pipe(
-            traced(`Backend: ${operation}`),
-            Effect.catchIf(isConnection, (error) => diagnose(machine, error))
-          )
-        ),
-        Effect.ensuring(
-          Effect.sync(() => {
-            calls--
-            touch()
-          })
-        )
-      ),
-    read: (operation, { generation }, f, idleMillis = defaultIdleMillis) => {
-      const stream = Effect.flatMap(lifecycle.machine(operation, generation), (machine) =>
+  const counted: Reach["counted"] = (call) =>
+    Effect.suspend(() => {
+      calls++
+      return Effect.onExit(call, () => {
+        calls--
+        touch()
+        return Effect.void
+      })
+    })
+
+  const source: Reach["source"] = (operation, { generation }, f) =>
+    Stream.unwrap(
+      Effect.flatMap(lifecycle.machine(operation, generation), (machine) =>
         tracedStream(`Backend: ${operation}`)(
           Stream.catchIf(f(machine), isConnection, (error) => Stream.fromEffect(diagnose(machine, error)))
         )
       )
-      return attachments.watched(Stream.unwrap(stream), idleMillis).pipe(Stream.ensuring(Effect.sync(touch)))
-    }
+    )
+
+  const reach: Reach = {
+    activity: { count: () => calls + attachments.count(), lastAt: () => lastAt, touch },
+    counted,
+    use: (operation, { generation }, f) =>
+      counted(
+        Effect.flatMap(lifecycle.machine(operation, generation), (machine) =>
+          f(machine).pipe(
+            traced(`Backend: ${operation}`),
+            Effect.catchIf(isConnection, (error) => diagnose(machine, error))
+          )
+        )
+      ),
+    source,
+    read: (operation, handle, f, idleMillis) =>
+      attachments.watched(source(operation, handle, f), idleMillis).pipe(Stream.ensuring(Effect.sync(touch)))
   }
   return reach
 })

@@ -28,6 +28,26 @@ bool proc_finished(const struct proc *p)
 	return p->state == EXITED && !p->sup && !p->readers && silent(p);
 }
 
+/* Those that were forgotten, by the hashes of their ids, in rows from which the oldest drops out. */
+enum { ROWS = 4096, ROW = 4 };
+static u64 forgotten[ROWS][ROW];
+
+static void remember(const char *id)
+{
+	u64 hash = hash_of(id, strlen(id)), *row = forgotten[hash % ROWS];
+	memmove(row + 1, row, (ROW - 1) * sizeof *row);
+	row[0] = hash;
+}
+
+bool proc_forgotten(const char *id)
+{
+	u64 hash = hash_of(id, strlen(id)), *row = forgotten[hash % ROWS];
+	for (int i = 0; i < ROW; i++)
+		if (row[i] == hash)
+			return true;
+	return false;
+}
+
 static void forget(struct proc *p)
 {
 	UNLINK(procs, p);
@@ -41,8 +61,10 @@ bool proc_evict(void)
 	for (struct proc *p = procs; p; p = p->next)
 		if (proc_finished(p) && (!oldest || p->exited <= oldest->exited))
 			oldest = p;
-	if (oldest)
+	if (oldest) {
+		remember(oldest->id);
 		forget(oldest);
+	}
 	return oldest;
 }
 

@@ -34,6 +34,7 @@ struct proc {
 
 extern struct proc *procs; /* oldest first */
 bool proc_finished(const struct proc *);
+bool proc_forgotten(const char *id); /* whether one of this id was evicted: asked for again, it is not to run twice */
 void proc_failed(struct proc *, u8 stage, int err); /* it did not start; the record is gone */
 void proc_resume(struct proc *);
 void on_output(struct source *, u32 events);

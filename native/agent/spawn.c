@@ -124,6 +124,8 @@ int proc_spawn(struct request *q)
 		attach_open(q, p, 0, true);
 		return ANSWERED;
 	}
+	if (proc_forgotten(spec.id))
+		return refuse(q, E_CONFLICT, 0, "a process of this id has ended, and its output is not kept any more");
 	if (!admit() || !(p = new_proc(q, &spec, hash)))
 		return refuse(q, E_RESOURCES, 0, "too many processes");
 	if (!attach_open(q, p, 0, false)) {

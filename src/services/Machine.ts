@@ -57,8 +57,8 @@ export interface MachineProcesses {
   /**
    * Starts a program and reads its journal from the beginning, in one round
    * trip: first `Started`, then output, last `Exited`. The same id with the
-   * same content attaches to the process that exists, with another content it
-   * is a {@link Conflict}. A slow reader slows the program down. Ending the
+   * same content attaches to the process that exists, with another content, or
+   * when that process is kept no more, it is a {@link Conflict}: no id runs twice. A slow reader slows the program down. Ending the
    * stream early leaves the process running.
    */
   readonly run: (

@@ -31,7 +31,7 @@ export type Argv = readonly [program: string, ...args: Array<string>]
 
 /** How a program is started. */
 export interface ProcessOptions {
-  /** Chosen by the caller to recognise the process again; a random one by default. */
+  /** Chosen by the caller to recognise the process again, and never to be used for another; default: one that nobody else has. */
   readonly processId?: string | undefined
   /** Added to the sandbox's environment. */
   readonly env?: Readonly<Record<string, string>> | undefined

@@ -547,6 +547,21 @@ describe("output", () => {
     )
   )
 
+  it.effect("of a program that is no longer kept is not made again by running it twice", () =>
+    withAgent((client) =>
+      Effect.gen(function* () {
+        const first = sh("echo once")
+        assert.strictEqual((yield* collect(client.run(first, deadline))).stdout, "once\n")
+        assert.strictEqual((yield* collect(client.run(first, deadline))).stdout, "once\n")
+        for (let count = 0; count < 300; count++) yield* collect(client.run(program(["true"]), deadline))
+        const error = yield* Effect.flip(collect(client.run(first, deadline)))
+        assert.strictEqual(error._tag === "AgentFailed" && error.code, "conflict")
+        const ids = (yield* client.processes(deadline)).map(({ processId }) => processId)
+        assert.isFalse(ids.includes(first.processId))
+      })
+    )
+  )
+
   it.effect("of many programs stays within the budget of the machine", () =>
     withAgent(
       (client) =>

@@ -59,6 +59,9 @@ export const ProcessSpec = Schema.Struct({
 })
 export type ProcessSpec = typeof ProcessSpec.Type
 
+/** Whether two decoded specs are the same request. */
+export const isSameSpec = (a: ProcessSpec, b: ProcessSpec): boolean => JSON.stringify(a) === JSON.stringify(b)
+
 /** The argv that runs a command line through the sandbox's login shell. */
 export const shellArgv = (command: string): [string, ...Array<string>] => ["/bin/sh", "-lc", command]
 

@@ -167,7 +167,7 @@ const make = Effect.gen(function* () {
       Effect.flatMap(spawn(process), (request) =>
         counted(
           execs.exec(
-            { processId: process.processId, options: attach, waitMillis },
+            { process, options: attach, waitMillis },
             source("run a process", handle, run(process, attach, request))
           )
         )

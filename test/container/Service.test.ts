@@ -3,7 +3,7 @@
  */
 import { spawn } from "node:child_process"
 import { createHash } from "node:crypto"
-import { existsSync, mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
@@ -13,12 +13,9 @@ import { Container } from "../../src/container.ts"
 import { InProcess } from "../../src/rpc.ts"
 import { Server } from "../../src/server.ts"
 import { Sandboxes } from "../../src/services/Sandboxes.ts"
+import { canRunContainers } from "../canRunContainers.ts"
 import { makeProxy } from "../rpc/proxy.ts"
 import { aliceToken, onlyAlice, serving } from "../rpc/support.ts"
-
-const directories = (process.env["PATH"] ?? "").split(":").concat("/usr/sbin", "/usr/bin")
-const canRun =
-  process.getuid?.() === 0 && directories.some((directory) => existsSync(join(directory, "runc")))
 
 const temporary = Effect.acquireRelease(
   Effect.sync(() => mkdtempSync(join(tmpdir(), "fb-"))),
@@ -40,7 +37,7 @@ const start = Effect.gen(function* () {
   return { url, reach }
 })
 
-describe.runIf(canRun || process.env["CI"] === "true")("a service of containers", () => {
+describe.runIf(canRunContainers)("a service of containers", () => {
   for (const transport of ["websocket", "http"] as const) {
     it.live(
       `resumes a stream of 200 MB over ${transport} that is cut again and again, byte for byte`,

@@ -1,7 +1,7 @@
 /**
  * The same random programs against real containers: few, since each takes a second.
  */
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
@@ -11,11 +11,8 @@ import { InProcess } from "../../src/rpc.ts"
 import { Sandboxes } from "../../src/services/Sandboxes.ts"
 import { selfContained } from "../../src/services/selfContained.ts"
 import { ModelRunner, ModelSystem } from "../../src/testing.ts"
+import { canRunContainers } from "../canRunContainers.ts"
 import { breakable } from "./world.ts"
-
-const canRun =
-  process.getuid?.() === 0 &&
-  ["/usr/sbin/runc", "/usr/bin/runc", "/usr/local/sbin/runc", "/usr/local/bin/runc"].some(existsSync)
 
 /** What this gives, or nothing where what it is about has ended meanwhile. */
 const unlessGone = <A>(f: () => A): A | undefined => {
@@ -82,7 +79,7 @@ const make = Effect.gen(function* () {
   return world
 })
 
-describe.runIf(canRun || process.env["CI"] === "true")("random programs on containers", () => {
+describe.runIf(canRunContainers)("random programs on containers", () => {
   it.live(
     "go where the model says",
     () =>

@@ -7,7 +7,7 @@ import { Arbitrary, type Cause, Effect, Exit, Fiber, Queue, Schema, Scope, Strea
 import { TestClock } from "effect/testing"
 import { Connection } from "../../src/domain/Errors.ts"
 import { Generation, ProcessId, ReaderId } from "../../src/domain/Ids.ts"
-import type { ProcessEvent } from "../../src/domain/Process.ts"
+import type { ProcessEvent, ProcessSpec } from "../../src/domain/Process.ts"
 import type { StartError } from "../../src/rpc/SandboxRpcs.ts"
 import { makeAttachments } from "../../src/services/actor/Attachments.ts"
 import { makeExecs } from "../../src/services/actor/Execs.ts"
@@ -39,7 +39,8 @@ const exited = (cursor: number): ProcessEvent => ({
 const sum = (sizes: ReadonlyArray<number>) => sizes.reduce((total, size) => total + size, 0)
 const whole = (sizes: ReadonlyArray<number>) => [started, ...outputs(sizes), exited(sum(sizes))]
 
-const exec = { processId, options: { reader }, waitMillis: undefined }
+const spec: ProcessSpec = { processId, argv: ["x"] }
+const exec = { process: spec, options: { reader }, waitMillis: undefined }
 const unexpected = Stream.die(new Error("not expected"))
 
 const lengthOf = (events: ReadonlyArray<ProcessEvent>) =>
@@ -118,6 +119,8 @@ describe("a program read by one answer", () => {
       assert.strictEqual(yield* attach({ cursor }), 1)
       assert.strictEqual(yield* attach({ cursor, reader: ReaderId.make("other") }), 1)
       assert.strictEqual(yield* attach({ cursor: 0, reader }), 1)
+      const another = { ...exec, process: { ...spec, argv: ["y"] as const } }
+      assert.deepStrictEqual(yield* execs.exec(another, other), [exited(0)])
       assert.strictEqual(yield* attach({ cursor, reader }), 3)
       assert.strictEqual(yield* attach({ cursor, reader }), 1)
     }).pipe(Effect.scoped)

@@ -111,7 +111,7 @@ export const launch: (request: LaunchRequest) => Effect.Effect<void, StartError,
     const ended = yield* runProgram(request.helper, helperArguments(request)).pipe(
       Effect.mapError((code) =>
         code === "ENOENT"
-          ? unsupported("host helper", `${request.helper} is missing; it is built by npm run setup`)
+          ? unsupported("host helper", `${request.helper} is missing; npx fiberbox setup builds it`)
           : backendFailed("start a machine", `${request.helper}: ${code}`, "not-started")
       )
     )

@@ -71,7 +71,7 @@ const programs = (options: ProbeOptions) =>
     const built = (name: string, path: string) =>
       Effect.map(
         Effect.orElseSucceed(fs.exists(path), () => false),
-        (ok) => check(name, ok, ok ? path : `${path} is missing`, "run npm run setup (needs cc)")
+        (ok) => check(name, ok, ok ? path : `${path} is missing`, "run `npx fiberbox setup` (needs cc)")
       )
     const version = (yield* output(options.runtime, "--version")).split("\n", 1)[0] ?? ""
     return [

@@ -9,7 +9,13 @@
  */
 import { type Array as Arr, Cause, Duration, Effect, Exit, Fiber, type Pull, Scope, Stream } from "effect"
 import { Connection } from "../../domain/Errors.ts"
-import type { AttachOptions, ProcessEvent } from "../../domain/Process.ts"
+import {
+  type AttachOptions,
+  type ExecOptions,
+  isSameSpec,
+  type ProcessEvent,
+  type ProcessSpec
+} from "../../domain/Process.ts"
 import { Principal } from "../../services/Principal.ts"
 import type { StartError } from "../SandboxRpcs.ts"
 import { isAbort } from "./Access.ts"
@@ -46,6 +52,7 @@ interface Reader extends Place {
 
 /** The place of one who waits for one answer. */
 interface Waiter extends Place {
+  readonly process: ProcessSpec
   readonly answer: Fiber.Fiber<Events, StartError>
 }
 
@@ -61,6 +68,13 @@ export interface ReaderTarget {
   readonly attach: AttachOptions
 }
 
+/** What a reader asks to be run. */
+export interface ExecTarget {
+  readonly sandboxId: string
+  readonly process: ProcessSpec
+  readonly attach: ExecOptions
+}
+
 /** The readers of a service. */
 export interface Readers {
   /** The events of a process for a reader; goes on where a reader of this name was cut off, or begins as `source` does. */
@@ -68,9 +82,9 @@ export interface Readers {
     target: ReaderTarget,
     source: Stream.Stream<ProcessEvent, StartError>
   ) => Stream.Stream<ProcessEvent, StartError>
-  /** The first events of a program in one answer, `call`'s; the same one for a reader that was cut off and asks again. */
+  /** The first events of a program in one answer, `call`'s; the same one for a reader that was cut off and asks the same again. */
   readonly exec: (
-    target: ReaderTarget,
+    target: ExecTarget,
     call: Effect.Effect<Events, StartError>
   ) => Effect.Effect<Events, StartError>
 }
@@ -106,7 +120,7 @@ export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
   const held = new Set<Place>()
   const heldFor = Duration.toMillis(Duration.fromInputUnsafe(limits.held))
 
-  const keyOf = ({ sandboxId, processId }: ReaderTarget, name: string) =>
+  const keyOf = (sandboxId: string, processId: string, name: string) =>
     Effect.map(Principal, (owner) => [owner, sandboxId, processId, name].join("\0"))
 
   const forget = (place: Place) =>
@@ -178,26 +192,31 @@ export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
       })
     }).pipe(Stream.fromPull, Stream.scoped)
 
-  const ask = Effect.fnUntraced(function* (key: string, call: Effect.Effect<Events, StartError>) {
+  const ask = Effect.fnUntraced(function* (
+    key: string,
+    process: ProcessSpec,
+    call: Effect.Effect<Events, StartError>
+  ) {
     const answer = yield* Effect.forkIn(Effect.interruptible(call), whole, { startImmediately: true })
     const leave = Effect.suspend(() => {
       if (waiters.get(key) === waiter) waiters.delete(key)
       return answer.pollUnsafe() === undefined ? Fiber.interrupt(answer) : Effect.void
     })
-    const waiter: Waiter = { answer, leave, turn: 0 }
+    const waiter: Waiter = { process, answer, leave, turn: 0 }
     waiters.set(key, waiter)
     return waiter
   })
 
   const service: Readers = {
-    exec: (target, call) =>
+    exec: ({ sandboxId, process, attach }, call) =>
       Effect.uninterruptibleMask((restore) =>
         Effect.gen(function* () {
-          const name = target.attach.reader
-          if (name === undefined) return yield* restore(call)
           const isHttp = (yield* CurrentSession)?.transport === "http"
-          const key = yield* keyOf(target, name)
-          const waiter = waiters.get(key) ?? (yield* ask(key, call))
+          const key = yield* keyOf(sandboxId, process.processId, attach.reader)
+          const waiter = waiters.get(key) ?? (yield* ask(key, process, call))
+          // Another program under the same names: whoever runs the first one refuses it.
+          if (!(waiter.process === process || isSameSpec(waiter.process, process)))
+            return yield* restore(call)
           const turn = ++waiter.turn
           held.delete(waiter)
           return yield* Effect.onExit(restore(Fiber.join(waiter.answer)), (exit) => {
@@ -212,7 +231,7 @@ export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
         ? source
         : Stream.unwrap(
             Effect.gen(function* () {
-              const key = yield* keyOf(target, name)
+              const key = yield* keyOf(target.sandboxId, target.processId, name)
               const known = readers.get(key)
               if (known !== undefined && reaches(known.given, cursor)) {
                 return follow(known, known.given.flatMap(after(cursor)))

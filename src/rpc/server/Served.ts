@@ -63,11 +63,7 @@ export const layer = (options: ServerOptions) =>
             { sandboxId: payload.sandboxId, processId: payload.process.processId, attach: payload.attach },
             client.RunProcess(payload)
           ),
-        ExecProcess: (payload) =>
-          readers.exec(
-            { sandboxId: payload.sandboxId, processId: payload.process.processId, attach: payload.attach },
-            client.ExecProcess(payload)
-          ),
+        ExecProcess: (payload) => readers.exec(payload, client.ExecProcess(payload)),
         AttachProcess: (payload) =>
           Stream.mapError(readers.read(payload, client.AttachProcess(payload)), asAttached),
         ReadFile: (payload) => ahead(client.ReadFile(payload), (piece) => piece.byteLength, aheadBytes)

@@ -6,7 +6,13 @@
 import { type Array as Arr, Effect, Exit, type Fiber, Pull, Scope, Stream } from "effect"
 import { BackendFailed } from "../../domain/Errors.ts"
 import type { ProcessId } from "../../domain/Ids.ts"
-import type { AttachOptions, ExecOptions, ProcessEvent } from "../../domain/Process.ts"
+import {
+  type AttachOptions,
+  type ExecOptions,
+  isSameSpec,
+  type ProcessEvent,
+  type ProcessSpec
+} from "../../domain/Process.ts"
 import type { MachineOperationError, StartError } from "../../rpc/SandboxRpcs.ts"
 import { makePosition } from "../Position.ts"
 import { type Attachments, pullOf } from "./Attachments.ts"
@@ -22,6 +28,7 @@ type Reading = Pull.Pull<Arr.NonEmptyReadonlyArray<ProcessEvent>, StartError>
 
 /** Events that wait for their reader. */
 interface Rest {
+  readonly process: ProcessSpec
   readonly given: Events
   /** What came with the last of them and was too much. */
   readonly over: Events
@@ -35,7 +42,7 @@ interface Rest {
 
 /** A program, and who reads it how. */
 export interface Exec {
-  readonly processId: ProcessId
+  readonly process: ProcessSpec
   readonly options: ExecOptions
   /** How long the answer may take; undefined: as long as the program does. */
   readonly waitMillis: number | undefined
@@ -43,7 +50,7 @@ export interface Exec {
 
 /** The programs of one sandbox that are read so. */
 export interface Execs {
-  /** The first events of a program; the same again for the same reader while the rest is kept. */
+  /** The first events of a program; the same again for the same request of the same reader while the rest is kept. */
   readonly exec: (
     exec: Exec,
     events: Stream.Stream<ProcessEvent, StartError>
@@ -102,10 +109,7 @@ export const makeExecs = Effect.fnUntraced(function* (attachments: Pick<Attachme
     })
   }
 
-  const begin = (
-    { processId, options, waitMillis }: Exec,
-    events: Stream.Stream<ProcessEvent, StartError>
-  ) => {
+  const begin = ({ process, options, waitMillis }: Exec, events: Stream.Stream<ProcessEvent, StartError>) => {
     const { reader, maxOutputBytes, idleMillis = keptMillis } = options
     const scope = Scope.forkUnsafe(actor)
     const answer = new Answer()
@@ -119,7 +123,11 @@ export const makeExecs = Effect.fnUntraced(function* (attachments: Pick<Attachme
       const position = makePosition({ maxOutputBytes }, reader)
       for (const event of given) position.see(event)
       const { cursor = 0 } = position.attach()
-      return keep(keyOf(processId, reader), { given, over, cursor, pull: exit.value, scope }, idleMillis)
+      return keep(
+        keyOf(process.processId, reader),
+        { process, given, over, cursor, pull: exit.value, scope },
+        idleMillis
+      )
     }).pipe(Effect.as(answer.given))
   }
 
@@ -136,8 +144,10 @@ export const makeExecs = Effect.fnUntraced(function* (attachments: Pick<Attachme
   const execs: Execs = {
     exec: (exec, events) =>
       Effect.suspend(() => {
-        const kept = rests.get(keyOf(exec.processId, exec.options.reader))
-        return kept === undefined ? begin(exec, events) : Effect.succeed(kept.given)
+        const kept = rests.get(keyOf(exec.process.processId, exec.options.reader))
+        return kept !== undefined && isSameSpec(kept.process, exec.process)
+          ? Effect.succeed(kept.given)
+          : begin(exec, events)
       }),
     rest: (processId, options, otherwise) =>
       Stream.unwrap(

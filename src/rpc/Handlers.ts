@@ -77,6 +77,7 @@ export const make = Effect.gen(function* () {
   const leases = yield* Leases
   const quotas = yield* Quotas
   const actorOf = yield* SandboxActor.client
+  const own = yield* Effect.context<never>()
   /** Who owns what, and how its actor is reached; neither ever changes. */
   const known = new Map<SandboxId, { readonly owner: Owner; readonly actor: Actor }>()
 
@@ -173,8 +174,15 @@ export const make = Effect.gen(function* () {
           noteRefusal
         )
         const { id: sandboxId, owner } = stored.record
-        learn(sandboxId, owner)
-        const awake = restore(ask({ sandboxId }, (actor) => actor.Wake({ sandboxId })))
+        const { actor } = learn(sandboxId, owner)
+        // What first calls an actor is kept as long as the actor: so that is a call without the caller's spans.
+        const made = Effect.ignore(Effect.setContext(actor.GetInfo({ sandboxId }), own))
+        const awake = restore(
+          Effect.andThen(
+            made,
+            ask({ sandboxId }, (actor) => actor.Wake({ sandboxId }))
+          )
+        )
         if (stored.existed) {
           return yield* Effect.andThen(
             awake,

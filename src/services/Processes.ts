@@ -131,9 +131,12 @@ const decodeAttach = decodeInput(AttachOptions, "")
 const defaultTimeoutMillis = 60_000
 const defaultMaxOutputBytes = 8 * 1024 * 1024
 
-/** How the output of a run is read. */
+/** How the output of a run is read. What is not there costs nothing on the way. */
 const attachOf = ({ maxOutputBytes = defaultMaxOutputBytes, idleMillis }: RunOptions) =>
-  decodeAttach({ idleMillis, maxOutputBytes: maxOutputBytes === "none" ? undefined : maxOutputBytes })
+  decodeAttach({
+    ...(maxOutputBytes !== "none" && { maxOutputBytes }),
+    ...(idleMillis !== undefined && { idleMillis })
+  })
 
 /** The process side of a handle on `sandboxId`, over a client of the contract; `lease` holds what is not in the background. */
 export const makeProcesses = (
@@ -201,14 +204,12 @@ export const makeProcesses = (
   const gather = (spec: ProcessSpec, options: RunOptions, output: Output): Effect.Effect<void, StartError> =>
     Effect.gen(function* () {
       const { processId } = spec
-      const { maxOutputBytes, idleMillis } = yield* attachOf(options)
-      const reader = newIds.reader()
-      const position = makePosition({ maxOutputBytes, idleMillis }, reader)
+      const attach = { ...(yield* attachOf(options)), reader: newIds.reader() }
+      const position = makePosition(attach, attach.reader)
       const add = (event: ProcessEvent) => {
         const seen = position.see(event)
         if (seen !== undefined) output.add(seen)
       }
-      const attach = { maxOutputBytes, idleMillis, reader }
       const first = yield* client.ExecProcess({ sandboxId, process: spec, attach })
       first.forEach(add)
       if (position.ended()) return

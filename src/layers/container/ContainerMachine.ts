@@ -51,20 +51,18 @@ export const makeMachine: (
   const exit = yield* Deferred.make<MachineExit>()
   const { group } = container
 
-  const gone = new SandboxFailed({
-    sandboxId: request.sandboxId,
-    reason: "the machine has ended",
-    outcome: "not-started"
-  })
+  const gone = () =>
+    new SandboxFailed({
+      sandboxId: request.sandboxId,
+      reason: "the machine has ended",
+      outcome: "not-started"
+    })
   const whileRunning = <A, E>(
     effect: Effect.Effect<A, E>
   ): Effect.Effect<A, E | BackendFailed | SandboxFailed> =>
     isRunning(container).pipe(
       Effect.provideContext(parts),
-      Effect.filterOrFail(
-        (running) => running,
-        () => gone
-      ),
+      Effect.filterOrFail((running) => running, gone),
       Effect.andThen(effect)
     )
 

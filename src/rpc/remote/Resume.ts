@@ -40,6 +40,7 @@ const undoMillis = 30_000
 /** A client whose calls and streams outlive lost connections of its carrier. */
 export const resume = (carrier: Carrier, options: ResumeOptions): Client => {
   const newPatience = makePatience(options)
+  const waiting = options.waitMillis === undefined ? {} : { waitMillis: options.waitMillis }
 
   const asking = <A, E>(call: Effect.Effect<A, E | Lost>, repeatable: boolean, patience?: Patience) =>
     Effect.catchIf(
@@ -153,7 +154,7 @@ export const resume = (carrier: Carrier, options: ResumeOptions): Client => {
     GetMetrics: again(carrier.GetMetrics),
     RunProcess: runProcess,
     // The reader's name makes it the same answer.
-    ExecProcess: (payload) => again(carrier.ExecProcess)({ waitMillis: options.waitMillis, ...payload }),
+    ExecProcess: (payload) => again(carrier.ExecProcess)({ ...waiting, ...payload }),
     // The process id makes a repeat the same start.
     StartProcess: again(carrier.StartProcess),
     AttachProcess: (payload) => readProcess(payload.attach, (position) => attached(payload, position)),

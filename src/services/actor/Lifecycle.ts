@@ -84,7 +84,7 @@ export const makeLifecycle = Effect.fnUntraced(function* (
 
   const { id } = journal.current()
   const info = () => infoOf(journal.current())
-  const missing = new NotFound({ kind: "sandbox", id })
+  const missing = () => new NotFound({ kind: "sandbox", id })
   const invalid = (operation: string) =>
     new InvalidState({ sandboxId: id, status: journal.current().status, operation })
   const next = () => Generation.make(journal.current().generation + 1)
@@ -171,7 +171,7 @@ export const makeLifecycle = Effect.fnUntraced(function* (
   const carryOut = (command: Exclude<Command, "kill">, graceMillis: number): Transition =>
     Effect.suspend((): Transition => {
       const { status } = journal.current()
-      if (status === "killed") return Effect.fail(missing)
+      if (status === "killed") return Effect.fail(missing())
       switch (decide(command, status)) {
         case "done":
           return Effect.void
@@ -190,7 +190,7 @@ export const makeLifecycle = Effect.fnUntraced(function* (
       Fiber.await(fiber),
       (exit): Exit.Exit<SandboxInfo, LifecycleFailure> | Effect.Effect<never, NotFound> =>
         exit._tag === "Failure" && removal !== undefined && Cause.hasInterruptsOnly(exit.cause)
-          ? Effect.fail(missing)
+          ? Effect.fail(missing())
           : exit
     )
 
@@ -325,7 +325,7 @@ export const makeLifecycle = Effect.fnUntraced(function* (
   ): Effect.Effect<Machine, NotFound | InvalidState | GenerationChanged> =>
     Effect.suspend((): ReturnType<Lifecycle["machine"]> => {
       const { status, generation: current } = journal.current()
-      if (status === "killed") return Effect.fail(missing)
+      if (status === "killed") return Effect.fail(missing())
       if (generation !== undefined && generation !== current) {
         return Effect.fail(new GenerationChanged({ sandboxId: id, expected: generation, current }))
       }
@@ -340,7 +340,7 @@ export const makeLifecycle = Effect.fnUntraced(function* (
   const readiness = Effect.fnUntraced(function* (record: SandboxRecord) {
     const { status, spec, reason = status, restarts } = record
     if (status === "running") return infoOf(record)
-    if (status === "killed") return yield* missing
+    if (status === "killed") return yield* missing()
     if (status === "stopped" || status === "paused") return yield* invalid("wait until it runs")
     if (status === "failed" && restartDelay(spec.restartPolicy, restarts + 1) === undefined) {
       return yield* new SandboxFailed({ sandboxId: id, reason, outcome: "completed" })
@@ -353,12 +353,14 @@ export const makeLifecycle = Effect.fnUntraced(function* (
     command: (command, graceMillis) =>
       command === "kill" ? killOnce : Effect.flatMap(transit(carryOut(command, graceMillis)), outcome),
     machine,
-    alive: Effect.suspend(() => (journal.current().status === "killed" ? Effect.fail(missing) : Effect.void)),
+    alive: Effect.suspend(() =>
+      journal.current().status === "killed" ? Effect.fail(missing()) : Effect.void
+    ),
     ready: journal.changes.pipe(
       Stream.mapEffect(readiness),
       Stream.filter((info) => info !== undefined),
       Stream.runHead,
-      Effect.flatMap((head) => (head._tag === "Some" ? Effect.succeed(head.value) : Effect.fail(missing)))
+      Effect.flatMap((head) => (head._tag === "Some" ? Effect.succeed(head.value) : Effect.fail(missing())))
     )
   }
   return lifecycle

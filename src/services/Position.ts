@@ -31,8 +31,9 @@ export const makePosition = (attach: AttachOptions, reader: ReaderId): Position 
   const seeOutput = (event: Output): Output | undefined => {
     const end = event.cursor + event.data.byteLength
     const known = Math.max(0, cursor - event.cursor)
-    if (event.data.byteLength > 0 && end <= cursor) return undefined
-    cursor = Math.max(cursor, end)
+    // One without bytes tells nothing, and may lie behind bytes that are left out.
+    if (event.data.byteLength === 0 || end <= cursor) return undefined
+    cursor = end
     if (left !== undefined) left -= event.data.byteLength - known
     return known === 0 ? event : { ...event, cursor: event.cursor + known, data: event.data.subarray(known) }
   }

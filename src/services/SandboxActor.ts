@@ -7,7 +7,7 @@
  * record. When it goes away (the service ends, or the shard moves) its machine
  * stays, and the next actor takes the machine over.
  */
-import { Clock, Effect, type Metric, Stream } from "effect"
+import { Array as Arr, Clock, Effect, type Metric, Stream } from "effect"
 import { ClusterSchema, Entity, type Sharding } from "effect/cluster"
 import { Rpc } from "effect/rpc"
 import { InvalidArgument, Timeout } from "../domain/Errors.ts"
@@ -20,7 +20,7 @@ import {
 } from "../domain/Process.ts"
 import { type Expiry, SandboxInfo, type SandboxSpec, type UpdateRequest } from "../domain/Sandbox.ts"
 import { LifecycleError, SandboxOperations } from "../rpc/SandboxRpcs.ts"
-import { bounded, makeAttachments } from "./actor/Attachments.ts"
+import { makeAttachments, makeBound } from "./actor/Attachments.ts"
 import { type Bounds, makeBounds } from "./actor/Bounds.ts"
 import { type Deadlines, makeDeadlines } from "./actor/Deadlines.ts"
 import { makeExecs } from "./actor/Execs.ts"
@@ -109,13 +109,24 @@ const make = Effect.gen(function* () {
   const observe =
     (process: Pick<ProcessSpec, "processId" | "timeoutMillis" | "lease">, { maxOutputBytes }: Reader) =>
     <E>(events: Stream.Stream<ProcessEvent, E>): Stream.Stream<ProcessEvent, E> =>
-      Stream.mapEffect(events, (event): Effect.Effect<ProcessEvent> => {
-        if (event._tag === "Started") return Effect.as(bounds.begin(process), event)
-        if (event._tag === "Output") count(ServiceMetrics.outputBytes, event.data)
-        return Effect.succeed(
-          event._tag === "Exited" ? { ...event, ...bounds.end(process.processId) } : event
-        )
-      }).pipe(bounded(maxOutputBytes ?? Number.POSITIVE_INFINITY))
+      Stream.transformPull(events, (pull) =>
+        Effect.sync(() => {
+          const bound = makeBound(maxOutputBytes ?? Number.POSITIVE_INFINITY)
+          const see = (event: ProcessEvent) => {
+            if (event._tag === "Output") count(ServiceMetrics.outputBytes, event.data)
+            return bound(event._tag === "Exited" ? { ...event, ...bounds.end(process.processId) } : event)
+          }
+          const next: typeof pull = Effect.flatMap(pull, (arrived) => {
+            // It begins with its start, if that is in it.
+            const begun = arrived[0]._tag === "Started" ? bounds.begin(process) : Effect.void
+            return Effect.flatMap(begun, () => {
+              const seen = arrived.flatMap(see)
+              return Arr.isArrayNonEmpty(seen) ? Effect.succeed(seen) : next
+            })
+          })
+          return next
+        })
+      )
 
   const spawn = (process: ProcessSpec) =>
     Effect.as(checkArguments(process), spawnRequest(journal.current().spec, process))

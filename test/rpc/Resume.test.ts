@@ -12,8 +12,8 @@ import { Generation, IdempotencyKey, ProcessId, ReaderId, SandboxId } from "../.
 import type { ProcessEvent } from "../../src/domain/Process.ts"
 import { type Carrier, Lost } from "../../src/rpc/remote/Lost.ts"
 import { resume } from "../../src/rpc/remote/Resume.ts"
-import { bounded } from "../../src/services/actor/Attachments.ts"
 import type { Client } from "../../src/services/SandboxClient.ts"
+import { bounded } from "../services/bounded.ts"
 
 const sandboxId = SandboxId.make("sb_local_aaaaaaaaaaaaaaaaaaaaaaaaaa")
 const processId = ProcessId.make("p")

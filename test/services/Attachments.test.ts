@@ -3,7 +3,8 @@ import { Arbitrary, Effect, Exit, Fiber, Schema, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Timeout } from "../../src/domain/Errors.ts"
 import type { ProcessEvent } from "../../src/domain/Process.ts"
-import { bounded, makeAttachments } from "../../src/services/actor/Attachments.ts"
+import { makeAttachments } from "../../src/services/actor/Attachments.ts"
+import { bounded } from "./bounded.ts"
 
 const output = (cursor: number, size: number): ProcessEvent => ({
   _tag: "Output",

@@ -17,7 +17,7 @@ describe("Deadlines", () => {
   it.effect("ends a process once its time is up, and only then", () =>
     Effect.gen(function* () {
       const { ended, deadlines } = yield* setUp
-      yield* deadlines.start(a, 1000)
+      deadlines.start(a, 1000)
       yield* TestClock.adjust(999)
       assert.deepStrictEqual(ended, [])
       assert.isFalse(deadlines.expired(a))
@@ -30,7 +30,7 @@ describe("Deadlines", () => {
   it.effect("does not count the time during which the machine is paused", () =>
     Effect.gen(function* () {
       const { ended, deadlines } = yield* setUp
-      yield* deadlines.start(a, 1000)
+      deadlines.start(a, 1000)
       yield* TestClock.adjust(600)
       yield* deadlines.suspend
       yield* TestClock.adjust("1 day")
@@ -46,9 +46,9 @@ describe("Deadlines", () => {
   it.effect("keeps the first limit of a process that is asked for again", () =>
     Effect.gen(function* () {
       const { ended, deadlines } = yield* setUp
-      yield* deadlines.start(a, 1000)
+      deadlines.start(a, 1000)
       yield* TestClock.adjust(500)
-      yield* deadlines.start(a, 1000)
+      deadlines.start(a, 1000)
       yield* TestClock.adjust(500)
       assert.deepStrictEqual(ended, ["a"])
     })
@@ -57,8 +57,8 @@ describe("Deadlines", () => {
   it.effect("forgets processes that ended, and all of them when the machine is gone", () =>
     Effect.gen(function* () {
       const { ended, deadlines } = yield* setUp
-      yield* deadlines.start(a, 1000)
-      yield* deadlines.start(b, 1000)
+      deadlines.start(a, 1000)
+      deadlines.start(b, 1000)
       deadlines.cancel(a)
       yield* TestClock.adjust(500)
       yield* deadlines.clear

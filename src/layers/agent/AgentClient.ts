@@ -158,15 +158,30 @@ const isProcessMessage = (item: P.Reply): item is ProcessMessage =>
 const outputCost = (item: P.Reply): number =>
   item._tag === "Output" || item._tag === "Data" ? item.data.length : 0
 
-/** Bounds a call by a deadline; `name` is what traces call it. */
-const within = <A, E>(
-  effect: Effect.Effect<A, E>,
+/** What takes a channel for a question, and what becomes of that. */
+type Ask<A> = (finish: (result: Effect.Effect<A, AgentError>) => void) => number
+
+/** Asks, and waits until a deadline; a channel that is waited for no more is ended. `name` is what traces call it. */
+const within = <A>(
+  session: AgentSession,
+  ask: Ask<A>,
   millis: number,
   name: string
-): Effect.Effect<A, E | AgentTimeout> =>
-  Effect.timeoutOrElse(effect, {
-    duration: millis,
-    orElse: () => Effect.fail(new AgentTimeout({ millis }))
+): Effect.Effect<A, AgentError> =>
+  Effect.callback<A, AgentError>((resume) => {
+    let channel = 0
+    const cancel = session.alarms.set(millis, () => {
+      session.cancel(channel)
+      resume(Effect.fail(new AgentTimeout({ millis })))
+    })
+    channel = ask((result) => {
+      cancel()
+      resume(result)
+    })
+    return Effect.sync(() => {
+      cancel()
+      session.cancel(channel)
+    })
   }).pipe(traced(`Agent: ${name}`, { kind: "client" }))
 
 /** An answer nobody asked for: whoever sends it is not our agent any more. */
@@ -180,21 +195,22 @@ const callOn =
   (session: AgentSession): AgentClient["call"] =>
   (request, value, answer, deadlineMillis) =>
     within(
-      Effect.callback((resume) => {
+      session,
+      (finish) => {
         const channel = session.open({
           receive: (reply) => {
             // A start goes on as an attachment, which nobody wants here.
             if (reply._tag === "Spawned") session.cancel(channel)
             else session.forget(channel)
-            if (isReply(reply, answer.tag)) return resume(Effect.succeed(reply))
-            if (reply._tag === "Failed") return resume(Effect.fail(failureOf(reply)))
-            resume(Effect.fail(misfit(session, reply)))
+            if (isReply(reply, answer.tag)) return finish(Effect.succeed(reply))
+            if (reply._tag === "Failed") return finish(Effect.fail(failureOf(reply)))
+            finish(Effect.fail(misfit(session, reply)))
           },
-          lost: (error) => resume(Effect.fail(error))
+          lost: (error) => finish(Effect.fail(error))
         })
         session.send(request.encode(channel, value))
-        return Effect.sync(() => session.cancel(channel))
-      }),
+        return channel
+      },
       deadlineMillis,
       request.tag
     )
@@ -208,27 +224,26 @@ const collectOn =
     item: { readonly tag: Tag },
     deadlineMillis: number
   ) =>
-    within(
-      Effect.callback<{ readonly items: Array<P.ReplyOf<Tag>>; readonly truncated: boolean }, AgentError>(
-        (resume) => {
-          const items: Array<P.ReplyOf<Tag>> = []
-          const finish = (result: Parameters<typeof resume>[0]) => {
-            session.forget(channel)
-            resume(result)
-          }
-          const channel = session.open({
-            receive: (reply) => {
-              if (isReply(reply, item.tag)) items.push(reply)
-              else if (reply._tag === "End") finish(Effect.succeed({ items, truncated: reply.truncated }))
-              else if (reply._tag === "Failed") finish(Effect.fail(failureOf(reply)))
-              else finish(Effect.fail(misfit(session, reply)))
-            },
-            lost: (error) => resume(Effect.fail(error))
-          })
-          session.send(request.encode(channel, value))
-          return Effect.sync(() => session.cancel(channel))
+    within<{ readonly items: Array<P.ReplyOf<Tag>>; readonly truncated: boolean }>(
+      session,
+      (finish) => {
+        const items: Array<P.ReplyOf<Tag>> = []
+        const end = (result: Parameters<typeof finish>[0]) => {
+          session.forget(channel)
+          finish(result)
         }
-      ),
+        const channel = session.open({
+          receive: (reply) => {
+            if (isReply(reply, item.tag)) items.push(reply)
+            else if (reply._tag === "End") end(Effect.succeed({ items, truncated: reply.truncated }))
+            else if (reply._tag === "Failed") end(Effect.fail(failureOf(reply)))
+            else end(Effect.fail(misfit(session, reply)))
+          },
+          lost: (error) => finish(Effect.fail(error))
+        })
+        session.send(request.encode(channel, value))
+        return channel
+      },
       deadlineMillis,
       request.tag
     )

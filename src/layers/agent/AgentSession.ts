@@ -4,6 +4,7 @@
  */
 import { Data, Effect, type Scope } from "effect"
 import { SecureRandom } from "effect/crypto"
+import { type Alarms, makeAlarms } from "../../services/Alarms.ts"
 import { FrameDecoder, magic } from "./Frame.ts"
 import {
   AgentHello,
@@ -79,12 +80,18 @@ export const failureOf = (reply: ReplyOf<"Failed">): AgentFailed =>
 
 /** The channels of one connection. */
 export class AgentSession {
+  /** For the deadlines of what is asked. */
+  readonly alarms: Alarms
   readonly #decoder = new FrameDecoder()
   readonly #receivers = new Map<number, Receiver>()
   readonly #watchers = new Set<(error: AgentLost) => void>()
   #transport: Transport | undefined
   #lost: AgentLost | undefined
   #lastChannel = 0
+
+  constructor(alarms: Alarms) {
+    this.alarms = alarms
+  }
 
   /** What the transport is to report to. */
   readonly events: TransportEvents = {
@@ -188,7 +195,7 @@ export const openSession: (
 > = Effect.fnUntraced(function* (connect, options) {
   const random = yield* SecureRandom.SecureRandom
   const nonce = Buffer.from(yield* random.randomBytes(8)).toString("hex")
-  const session = new AgentSession()
+  const session = new AgentSession(yield* makeAlarms)
   const transport = yield* connect(session.events)
   const greeting = HostHello.encode(0, {
     version: protocolVersion,

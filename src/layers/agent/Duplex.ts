@@ -110,7 +110,7 @@ const openDuplex = (session: AgentSession, open: (receiver: Receiver) => number)
     onCredit: (bytes) => outgoing.grant(bytes),
     onEnd: (error) => outgoing.finish(error),
     credit: windowBytes,
-    deadlineMillis: 0
+    deadlineMillis: undefined
   })
   const oneAtATime = Semaphore.makeUnsafe(1)
   const duplex: AgentDuplex = {

@@ -22,8 +22,8 @@ export interface ChannelOptions {
   readonly onEnd?: (error: AgentError | undefined) => void
   /** The credit to begin with. */
   readonly credit: number
-  /** How long the first message may take. */
-  readonly deadlineMillis: number
+  /** How long the first message may take; undefined: whoever reads it bounds that. */
+  readonly deadlineMillis: number | undefined
 }
 
 /** Opens a channel with a request. */
@@ -46,6 +46,7 @@ export class Inbox {
   #wake: (() => void) | undefined
   #end: Batch | undefined
   #taken = 0
+  #arrived = () => {}
   readonly #session: AgentSession
   readonly #options: ChannelOptions
   readonly channel: number
@@ -57,6 +58,9 @@ export class Inbox {
       receive: (reply) => this.#receive(reply),
       lost: (error) => this.#fail(error)
     })
+    const millis = options.deadlineMillis
+    if (millis === undefined || this.#end !== undefined) return
+    this.#arrived = session.alarms.set(millis, () => this.#fail(new AgentTimeout({ millis })))
   }
 
   #fail(error: AgentError): void {
@@ -65,6 +69,7 @@ export class Inbox {
   }
 
   #receive(reply: Reply): void {
+    this.#arrived()
     if (reply._tag === "Failed") {
       this.#session.forget(this.channel)
       this.#fail(failureOf(reply))
@@ -130,7 +135,10 @@ export class Inbox {
   })
 
   /** Tells the agent that nobody reads any more; without effect after the end. */
-  readonly close: Effect.Effect<void> = Effect.sync(() => this.#session.cancel(this.channel))
+  readonly close: Effect.Effect<void> = Effect.sync(() => {
+    this.#arrived()
+    this.#session.cancel(this.channel)
+  })
 }
 
 /** Opens a streaming channel for as long as somebody reads the stream; `name` is what traces call it. */
@@ -145,15 +153,6 @@ export const channelStream = (
         Effect.sync(() => new Inbox(session, options)),
         (inbox) => inbox.close
       ).pipe(tracedScope(`Agent: ${name}`, { kind: "client" })),
-      (inbox) => {
-        let first = true
-        const late = Effect.suspend(() => Effect.fail(new AgentTimeout({ millis: options.deadlineMillis })))
-        const pull = Effect.suspend(() => {
-          if (!first) return inbox.take
-          first = false
-          return Effect.timeoutOrElse(inbox.take, { duration: options.deadlineMillis, orElse: () => late })
-        })
-        return Stream.fromPull(Effect.succeed(pull))
-      }
+      (inbox) => Stream.fromPull(Effect.succeed(inbox.take))
     )
   )

@@ -120,8 +120,8 @@ export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
   const held = new Set<Place>()
   const heldFor = Duration.toMillis(Duration.fromInputUnsafe(limits.held))
 
-  const keyOf = (sandboxId: string, processId: string, name: string) =>
-    Effect.map(Principal, (owner) => [owner, sandboxId, processId, name].join("\0"))
+  const keyOf = (owner: string, sandboxId: string, processId: string, name: string) =>
+    [owner, sandboxId, processId, name].join("\0")
 
   const forget = (place: Place) =>
     Effect.suspend(() => {
@@ -192,36 +192,37 @@ export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
       })
     }).pipe(Stream.fromPull, Stream.scoped)
 
-  const ask = Effect.fnUntraced(function* (
-    key: string,
-    process: ProcessSpec,
-    call: Effect.Effect<Events, StartError>
-  ) {
-    const answer = yield* Effect.forkIn(Effect.interruptible(call), whole, { startImmediately: true })
-    const leave = Effect.suspend(() => {
-      if (waiters.get(key) === waiter) waiters.delete(key)
-      return answer.pollUnsafe() === undefined ? Fiber.interrupt(answer) : Effect.void
-    })
-    const waiter: Waiter = { process, answer, leave, turn: 0 }
-    waiters.set(key, waiter)
-    return waiter
-  })
+  const ask = (key: string, process: ProcessSpec, call: Effect.Effect<Events, StartError>) =>
+    Effect.map(
+      Effect.forkIn(Effect.interruptible(call), whole, { startImmediately: true }),
+      (answer): Waiter => {
+        const leave = Effect.suspend(() => {
+          if (waiters.get(key) === waiter) waiters.delete(key)
+          return answer.pollUnsafe() === undefined ? Fiber.interrupt(answer) : Effect.void
+        })
+        const waiter: Waiter = { process, answer, leave, turn: 0 }
+        waiters.set(key, waiter)
+        return waiter
+      }
+    )
 
   const service: Readers = {
     exec: ({ sandboxId, process, attach }, call) =>
       Effect.uninterruptibleMask((restore) =>
-        Effect.gen(function* () {
-          const isHttp = (yield* CurrentSession)?.transport === "http"
-          const key = yield* keyOf(sandboxId, process.processId, attach.reader)
-          const waiter = waiters.get(key) ?? (yield* ask(key, process, call))
+        Effect.withFiber((fiber) => {
+          const isHttp = fiber.getRef(CurrentSession)?.transport === "http"
+          const key = keyOf(fiber.getRef(Principal), sandboxId, process.processId, attach.reader)
+          const known = waiters.get(key)
           // Another program under the same names: whoever runs the first one refuses it.
-          if (!(waiter.process === process || isSameSpec(waiter.process, process)))
-            return yield* restore(call)
-          const turn = ++waiter.turn
-          held.delete(waiter)
-          return yield* Effect.onExit(restore(Fiber.join(waiter.answer)), (exit) => {
-            if (waiter.turn !== turn) return Effect.void
-            return Exit.hasInterrupts(exit) ? cut(waiter, exit, isHttp) : forget(waiter)
+          if (known !== undefined && !isSameSpec(known.process, process)) return restore(call)
+          const waiting = known === undefined ? ask(key, process, call) : Effect.succeed(known)
+          return Effect.flatMap(waiting, (waiter) => {
+            const turn = ++waiter.turn
+            held.delete(waiter)
+            return Effect.onExit(restore(Fiber.join(waiter.answer)), (exit) => {
+              if (waiter.turn !== turn) return Effect.void
+              return Exit.hasInterrupts(exit) ? cut(waiter, exit, isHttp) : forget(waiter)
+            })
           })
         })
       ),
@@ -231,7 +232,7 @@ export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
         ? source
         : Stream.unwrap(
             Effect.gen(function* () {
-              const key = yield* keyOf(target.sandboxId, target.processId, name)
+              const key = keyOf(yield* Principal, target.sandboxId, target.processId, name)
               const known = readers.get(key)
               if (known !== undefined && reaches(known.given, cursor)) {
                 return follow(known, known.given.flatMap(after(cursor)))

@@ -100,27 +100,24 @@ export const makeAttachments = Effect.gen(function* () {
 const idle = (millis: number): Timeout => new Timeout({ limit: "idle", millis, outcome: "unknown" })
 
 /**
- * Passes at most `maxBytes` of output; what comes after is left out and counted
- * in one `Truncated` event before the exit.
+ * What of each event of a process is passed on: at most `maxBytes` of output;
+ * what comes after is left out and counted in one `Truncated` event before the
+ * exit.
  */
-export const bounded =
-  (maxBytes: number) =>
-  <E, R>(stream: Stream.Stream<ProcessEvent, E, R>): Stream.Stream<ProcessEvent, E, R> =>
-    Stream.suspend(() => {
-      let left = maxBytes
-      let dropped: { readonly from: number; readonly to: number } | undefined
-      const cut = (event: Extract<ProcessEvent, { readonly _tag: "Output" }>): Array<ProcessEvent> => {
-        const size = event.data.byteLength
-        const taken = Math.min(left, size)
-        left -= taken
-        if (taken === size) return [event]
-        dropped = { from: dropped?.from ?? event.cursor + taken, to: event.cursor + size }
-        return taken === 0 ? [] : [{ ...event, data: event.data.subarray(0, taken) }]
-      }
-      const pass = (event: ProcessEvent): Array<ProcessEvent> => {
-        if (event._tag === "Output") return cut(event)
-        if (event._tag !== "Exited" || dropped === undefined) return [event]
-        return [{ _tag: "Truncated", ...dropped }, event]
-      }
-      return Stream.flattenIterable(Stream.map(stream, pass))
-    })
+export const makeBound = (maxBytes: number): ((event: ProcessEvent) => ReadonlyArray<ProcessEvent>) => {
+  let left = maxBytes
+  let dropped: { readonly from: number; readonly to: number } | undefined
+  const cut = (event: Extract<ProcessEvent, { readonly _tag: "Output" }>): ReadonlyArray<ProcessEvent> => {
+    const size = event.data.byteLength
+    const taken = Math.min(left, size)
+    left -= taken
+    if (taken === size) return [event]
+    dropped = { from: dropped?.from ?? event.cursor + taken, to: event.cursor + size }
+    return taken === 0 ? [] : [{ ...event, data: event.data.subarray(0, taken) }]
+  }
+  return (event) => {
+    if (event._tag === "Output") return cut(event)
+    if (event._tag !== "Exited" || dropped === undefined) return [event]
+    return [{ _tag: "Truncated", ...dropped }, event]
+  }
+}

@@ -42,12 +42,11 @@ export const makeBounds = Effect.fnUntraced(function* (
     return leases.hold(owner, lease, `${id}/${processId}`, release)
   }
 
-  const begin: Bounds["begin"] = ({ processId, timeoutMillis, lease }) => {
-    const limited = timeoutMillis === undefined ? Effect.void : deadlines.start(processId, timeoutMillis)
-    return lease === undefined || held.has(processId)
-      ? limited
-      : Effect.andThen(limited, hold(processId, lease))
-  }
+  const begin: Bounds["begin"] = ({ processId, timeoutMillis, lease }) =>
+    Effect.suspend(() => {
+      if (timeoutMillis !== undefined) deadlines.start(processId, timeoutMillis)
+      return lease === undefined || held.has(processId) ? Effect.void : hold(processId, lease)
+    })
 
   const letGo = (processId: ProcessId) => {
     const lease = held.get(processId)

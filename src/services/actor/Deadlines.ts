@@ -2,20 +2,21 @@
  * The time limits of a machine's processes. Time does not run while the
  * machine is paused.
  */
-import { Clock, Effect, type Fiber } from "effect"
+import { Clock, Effect, FiberSet } from "effect"
 import type { ProcessId } from "../../domain/Ids.ts"
+import { makeAlarms } from "../Alarms.ts"
 
 interface Deadline {
   remainingMillis: number
   /** When it began to run; undefined while suspended. */
   since: number | undefined
-  fiber: Fiber.Fiber<void> | undefined
+  cancel: (() => void) | undefined
 }
 
 /** The running limits, by process. */
 export interface Deadlines {
   /** Calls `expire` once the process has run for `millis`. A process that has a limit keeps it. */
-  readonly start: (processId: ProcessId, millis: number) => Effect.Effect<void>
+  readonly start: (processId: ProcessId, millis: number) => void
   /** Forgets a process that has ended. */
   readonly cancel: (processId: ProcessId) => void
   /** Whether the process was ended by its limit. */
@@ -34,37 +35,40 @@ export const makeDeadlines = Effect.fnUntraced(function* (
   expire: (processId: ProcessId) => Effect.Effect<void>,
   hasEnded: (processId: ProcessId) => Effect.Effect<boolean> = () => Effect.succeed(false)
 ) {
-  const scope = yield* Effect.scope
+  const alarms = yield* makeAlarms
+  const fork = yield* FiberSet.makeRuntime<never, void>()
   const deadlines = new Map<ProcessId, Deadline>()
   const expired = new Set<ProcessId>()
   const clock = yield* Clock.Clock
 
-  const run = Effect.fnUntraced(function* (processId: ProcessId, deadline: Deadline) {
+  /** The time of a process is up: unless it had ended by then, it is ended. */
+  const end = (processId: ProcessId, deadline: Deadline) =>
+    Effect.flatMap(hasEnded(processId), (ended) => {
+      // It was cancelled meanwhile, or suspended: then it comes back when time runs again.
+      if (deadlines.get(processId) !== deadline || deadline.since === undefined) return Effect.void
+      deadlines.delete(processId)
+      if (ended) return Effect.void
+      expired.add(processId)
+      return expire(processId)
+    })
+
+  const run = (processId: ProcessId, deadline: Deadline) => {
     deadline.since = clock.currentTimeMillisUnsafe()
-    deadline.fiber = yield* Effect.sleep(deadline.remainingMillis).pipe(
-      Effect.andThen(Effect.suspend(() => hasEnded(processId))),
-      Effect.flatMap((ended) => {
-        deadlines.delete(processId)
-        if (ended) return Effect.void
-        expired.add(processId)
-        return expire(processId)
-      }),
-      Effect.forkIn(scope)
-    )
-  })
+    deadline.cancel = alarms.set(deadline.remainingMillis, () => fork(end(processId, deadline)))
+  }
 
   const stop = (deadline: Deadline) => {
-    deadline.fiber?.interruptUnsafe()
-    deadline.fiber = undefined
+    deadline.cancel?.()
+    deadline.cancel = undefined
   }
 
   const result: Deadlines = {
-    start: Effect.fnUntraced(function* (processId, millis) {
+    start: (processId, millis) => {
       if (deadlines.has(processId)) return
-      const deadline: Deadline = { remainingMillis: millis, since: undefined, fiber: undefined }
+      const deadline: Deadline = { remainingMillis: millis, since: undefined, cancel: undefined }
       deadlines.set(processId, deadline)
-      yield* run(processId, deadline)
-    }),
+      run(processId, deadline)
+    },
     cancel: (processId) => {
       const deadline = deadlines.get(processId)
       if (deadline === undefined) return
@@ -81,13 +85,11 @@ export const makeDeadlines = Effect.fnUntraced(function* (
         stop(deadline)
       }
     }),
-    resume: Effect.suspend(() =>
-      Effect.forEach(
-        [...deadlines].filter(([, deadline]) => deadline.since === undefined),
-        ([processId, deadline]) => run(processId, deadline),
-        { discard: true }
-      )
-    ),
+    resume: Effect.sync(() => {
+      for (const [processId, deadline] of deadlines) {
+        if (deadline.since === undefined) run(processId, deadline)
+      }
+    }),
     clear: Effect.sync(() => {
       for (const deadline of deadlines.values()) stop(deadline)
       deadlines.clear()

@@ -6,7 +6,7 @@ import { Clock, Effect, FiberHandle, type Scope } from "effect"
 
 /** Time limits that run. */
 export interface Alarms {
-  /** Calls `ring`, which does not throw, after so many milliseconds. Returns what cancels it, with no effect once it has rung. */
+  /** Calls `ring`, which does not throw, after so many milliseconds, at least 1. Returns what cancels it, with no effect once it has rung. */
   readonly set: (millis: number, ring: () => void) => () => void
 }
 
@@ -43,11 +43,13 @@ export const makeAlarms: Effect.Effect<Alarms, never, Scope.Scope> = Effect.gen(
 
   return {
     set: (millis, ring) => {
-      const alarm = { at: clock.currentTimeMillisUnsafe() + millis, ring }
+      // Never at once: whoever sets it may not be ready for it before this has returned.
+      const after = Math.max(1, millis)
+      const alarm = { at: clock.currentTimeMillisUnsafe() + after, ring }
       pending.add(alarm)
       if (alarm.at < wakesAt) {
         wakesAt = alarm.at
-        run(sleep(millis))
+        run(sleep(after))
       }
       return () => pending.delete(alarm)
     }

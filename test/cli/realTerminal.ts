@@ -13,6 +13,8 @@ export interface RealTerminal {
   /** Waits until something is shown; what was shown before the last call of this does not count. */
   readonly shows: (text: string | RegExp) => Effect.Effect<string>
   readonly type: (keys: string) => Effect.Effect<void>
+  /** Types a key, and again as a person would, until something is shown: while a shell gives the terminal away, a key is nobody's. */
+  readonly press: (key: string, text: string) => Effect.Effect<string>
   readonly resize: (rows: number, cols: number) => Effect.Effect<void>
   readonly pid: number
   /** Its exit code. */
@@ -64,10 +66,18 @@ export const onRealTerminal = (script: string): Effect.Effect<RealTerminal, neve
         if (exitCode !== undefined) throw new Error(`it ended with ${exitCode} without ${text}:\n${shown}`)
         return undefined
       }
+      const shows = (text: string | RegExp) => eventually(() => find(text))
+      const type = (keys: string) => Effect.sync(() => terminal.write(keys))
+      const press = (key: string, text: string): Effect.Effect<string> =>
+        Effect.andThen(
+          type(key),
+          Effect.timeoutOrElse(shows(text), { duration: "2 seconds", orElse: () => press(key, text) })
+        )
       return {
         screen: () => shown,
-        shows: (text) => eventually(() => find(text)),
-        type: (keys) => Effect.sync(() => terminal.write(keys)),
+        shows,
+        type,
+        press,
         resize: (rows, cols) => Effect.sync(() => terminal.resize(cols, rows)),
         pid: terminal.pid,
         ended: eventually(() => exitCode)

@@ -102,6 +102,7 @@ describe("a program read by one answer", () => {
       assert.deepStrictEqual(yield* Fiber.join(asked), [started, first])
       yield* Queue.offerAll(queue, [second, exited(7)])
       yield* Queue.end(queue)
+      assert.deepStrictEqual(yield* execs.exec(exec, unexpected), [started, first])
       const rest = yield* Stream.runCollect(execs.rest(processId, { reader, cursor: 3 }, unexpected))
       assert.deepStrictEqual(rest, [started, second, exited(7)])
     }).pipe(Effect.scoped)

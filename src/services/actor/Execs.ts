@@ -3,7 +3,7 @@
  * costs. What is too much for one answer, or takes too long, waits for its
  * reader to attach, and the program waits with it.
  */
-import { type Array as Arr, Effect, Exit, type Fiber, Pull, Scope, Stream } from "effect"
+import { type Array as Arr, Effect, Exit, Fiber, Pull, Scope, Stream } from "effect"
 import { BackendFailed } from "../../domain/Errors.ts"
 import type { ProcessId } from "../../domain/Ids.ts"
 import {
@@ -30,11 +30,10 @@ type Reading = Pull.Pull<Arr.NonEmptyReadonlyArray<ProcessEvent>, StartError>
 interface Rest {
   readonly process: ProcessSpec
   readonly given: Events
-  /** What came with the last of them and was too much. */
-  readonly over: Events
   /** The reader's position behind what was given. */
   readonly cursor: number
-  readonly pull: Reading
+  /** What comes after that. */
+  readonly more: Stream.Stream<ProcessEvent, StartError>
   readonly scope: Scope.Closeable
   /** Ends the waiting. */
   readonly timer: Fiber.Fiber<void>
@@ -65,34 +64,41 @@ export interface Execs {
 
 const keyOf = (processId: ProcessId, reader: string) => `${processId} ${reader}`
 
-/** An answer that is being put together. */
-class Answer {
-  readonly given: Array<ProcessEvent> = []
-  readonly over: Array<ProcessEvent> = []
+/** The first events of a program: those that fit into an answer, and what came with the last of them. */
+class Beginning {
+  readonly events: Array<ProcessEvent> = []
+  /** How many of them fit. */
+  fitting = 0
   #size = 0
 
-  get isWhole(): boolean {
-    return this.given.at(-1)?._tag === "Exited"
+  get isOver(): boolean {
+    return this.events.at(-1)?._tag === "Exited"
   }
 
-  #add(event: ProcessEvent): void {
-    if (this.#size >= answerBytes) {
-      this.over.push(event)
-      return
-    }
-    this.given.push(event)
-    this.#size += eventBytes + (event._tag === "Output" ? event.data.byteLength : 0)
-  }
-
-  /** Takes events until the program has ended or there is enough. */
+  /** Takes events until the program has ended or there are enough. */
   fill(pull: Reading): Pull.Pull<void, StartError> {
-    if (this.isWhole || this.#size >= answerBytes) return Effect.void
+    if (this.isOver || this.#size >= answerBytes) return Effect.void
     return Effect.flatMap(pull, (events) => {
-      for (const event of events) this.#add(event)
+      for (const event of events) {
+        this.events.push(event)
+        if (this.#size < answerBytes) this.fitting++
+        this.#size += eventBytes + (event._tag === "Output" ? event.data.byteLength : 0)
+      }
       return this.fill(pull)
     })
   }
 }
+
+/** Fills for so long. It is not interrupted then, which might lose what has just arrived: it goes on, and may be waited for. */
+const fillFor = Effect.fnUntraced(function* (
+  millis: number,
+  filled: Effect.Effect<void, StartError>,
+  scope: Scope.Scope
+) {
+  const filling = yield* Effect.forkIn(filled, scope, { startImmediately: true })
+  yield* Effect.timeoutOption(Fiber.join(filling), millis)
+  return Fiber.join(filling)
+})
 
 /** None yet; what is kept ends with the scope. */
 export const makeExecs = Effect.fnUntraced(function* (attachments: Pick<Attachments, "watched">) {
@@ -112,23 +118,32 @@ export const makeExecs = Effect.fnUntraced(function* (attachments: Pick<Attachme
   const begin = ({ process, options, waitMillis }: Exec, events: Stream.Stream<ProcessEvent, StartError>) => {
     const { reader, maxOutputBytes, idleMillis = keptMillis } = options
     const scope = Scope.forkUnsafe(actor)
-    const answer = new Answer()
-    const gather = Effect.flatMap(pullOf(events, scope), (pull) => {
-      const filled = Pull.catchDone(answer.fill(pull), () => Effect.void)
-      return Effect.as(waitMillis === undefined ? filled : Effect.timeoutOption(filled, waitMillis), pull)
+    const beginning = new Beginning()
+    const gather = Effect.gen(function* () {
+      const pull = yield* pullOf(events, scope)
+      const filled = Pull.catchDone(beginning.fill(pull), () => Effect.void)
+      let filling: Effect.Effect<void, StartError> = Effect.void
+      if (waitMillis === undefined) yield* filled
+      else filling = yield* fillFor(waitMillis, filled, scope)
+      const given = beginning.events.slice(0, beginning.fitting)
+      const more = Stream.suspend(() =>
+        Stream.concat(
+          Stream.fromIterable(beginning.events.slice(given.length)),
+          Stream.fromPull(Effect.succeed(pull))
+        )
+      )
+      return { given, more: Stream.unwrap(Effect.as(filling, more)) }
     })
     return Effect.onExit(gather, (exit) => {
-      if (Exit.isFailure(exit) || answer.isWhole) return Scope.close(scope, Exit.void)
-      const { given, over } = answer
+      if (Exit.isFailure(exit) || exit.value.given.at(-1)?._tag === "Exited") {
+        return Scope.close(scope, Exit.void)
+      }
+      const { given, more } = exit.value
       const position = makePosition({ maxOutputBytes }, reader)
       for (const event of given) position.see(event)
       const { cursor = 0 } = position.attach()
-      return keep(
-        keyOf(process.processId, reader),
-        { process, given, over, cursor, pull: exit.value, scope },
-        idleMillis
-      )
-    }).pipe(Effect.as(answer.given))
+      return keep(keyOf(process.processId, reader), { process, given, cursor, more, scope }, idleMillis)
+    }).pipe(Effect.map(({ given }) => given))
   }
 
   const take = (processId: ProcessId, { reader, cursor = 0 }: AttachOptions): Rest | undefined => {
@@ -158,10 +173,9 @@ export const makeExecs = Effect.fnUntraced(function* (attachments: Pick<Attachme
           ),
           (rest) => {
             if (rest === undefined) return otherwise
-            const { given, over, pull } = rest
-            const known = Stream.fromIterable([...given.slice(0, 1), ...over])
-            const more = Stream.mapError(Stream.fromPull(Effect.succeed(pull)), asAttached)
-            return attachments.watched(Stream.concat(known, more), options.idleMillis)
+            const started = Stream.fromIterable(rest.given.slice(0, 1))
+            const more = Stream.mapError(rest.more, asAttached)
+            return attachments.watched(Stream.concat(started, more), options.idleMillis)
           }
         )
       )

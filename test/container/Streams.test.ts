@@ -76,19 +76,27 @@ describe.runIf(canRun)("the streams of a sandbox", () => {
     withService(
       Effect.gen(function* () {
         const box = yield* sandbox
-        const writer = yield* box.process.start(["head", "-c", "100000000", "/dev/zero"], {
-          processId: "writer"
-        })
+        const writer = yield* box.process.start(
+          ["sh", "-c", "read -r go; exec head -c 100000000 /dev/zero"],
+          {
+            processId: "writer",
+            stdin: true
+          }
+        )
         const look = Effect.map(box.process.list, (all) => all.find((one) => one.processId === "writer"))
         const goOn = yield* Deferred.make<void>()
-        const reader = writer
-          .events({ idleMillis: 1500 })
-          .pipe(Stream.runForEach((event) => (event._tag === "Output" ? Deferred.await(goOn) : Effect.void)))
+        const reader = writer.events({ idleMillis: 1500 }).pipe(
+          Stream.runForEach((event) => {
+            // It writes when it is being read, not before.
+            if (event._tag === "Started") return writer.write("go\n")
+            return event._tag === "Output" ? Deferred.await(goOn) : Effect.void
+          })
+        )
         const reading = yield* Effect.forkChild(Effect.flip(reader))
         // The journal's end stands still once all that may be in flight is.
         let last = -1
         const standsStill = Effect.map(look, (now) => {
-          const still = now?.end === last
+          const still = now !== undefined && now.end > 0 && now.end === last
           last = now?.end ?? -1
           return still
         })

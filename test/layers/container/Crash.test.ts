@@ -1,9 +1,9 @@
 import { fileURLToPath } from "node:url"
 import { assert, describe, layer } from "@effect/vitest"
-import { Effect, FileSystem, Layer, Schedule, Stream } from "effect"
+import { Effect, FileSystem, Layer, Stream } from "effect"
 import { ChildProcess } from "effect/process"
 import { Backend } from "../../../src/services/Backend.ts"
-import { Base, backend, canRun, platform } from "./support.ts"
+import { Base, backend, canRun, platform, settled } from "./support.ts"
 
 /** A program that starts two machines in an ephemeral instance, killed some time after it began. Returns the instance's id. */
 const killedOwner = Effect.fnUntraced(function* (base: string, after: "ready" | number) {
@@ -43,16 +43,7 @@ const leftOf = Effect.fnUntraced(function* (base: string, id: string) {
   return left
 })
 
-const isProcess = (name: string) => name.startsWith("process ")
-
-/** The same, once those processes are gone that have been killed and only have to leave the kernel. */
-const remainsOf = (base: string, id: string) =>
-  leftOf(base, id).pipe(
-    Effect.repeat({
-      until: (left) => !left.some(isProcess),
-      schedule: Schedule.max([Schedule.spaced("10 millis"), Schedule.recurs(500)])
-    })
-  )
+const remainsOf = (base: string, id: string) => settled(leftOf(base, id))
 
 describe.runIf(canRun)("a service that is killed", () => {
   layer(Base.layer.pipe(Layer.provideMerge(platform)), { excludeTestServices: true })((it) => {

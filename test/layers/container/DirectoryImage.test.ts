@@ -2,7 +2,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Effect, FileSystem, Stream } from "effect"
 import { ChildProcess } from "effect/process"
 import { Backend } from "../../../src/services/Backend.ts"
-import { Base, backend, canRun, everything, remains, sandbox, sh, specOf } from "./support.ts"
+import { Base, backend, canRun, everything, leftovers, sandbox, sh, specOf } from "./support.ts"
 
 /** A directory with a shell, cat and what they are linked against, owned by the host's root. */
 const shellImage = Effect.fnUntraced(function* (path: string) {
@@ -48,7 +48,7 @@ describe.runIf(canRun)("a directory as image", () => {
       Effect.gen(function* () {
         const error = yield* Effect.flip(sandbox(specOf({ image: "dir:/sys/kernel" })))
         assert.deepInclude(error, { _tag: "Unsupported", capability: "idmapped-mount" })
-        assert.deepStrictEqual(yield* remains, [])
+        assert.deepStrictEqual(yield* leftovers, [])
       }).pipe(Effect.scoped, Effect.provide(offered))
     )
 

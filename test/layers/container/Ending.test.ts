@@ -2,7 +2,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Effect, FileSystem } from "effect"
 import { Backend } from "../../../src/services/Backend.ts"
 import { Instance } from "../../../src/services/Instance.ts"
-import { backend, canRun, everything, remains, sandbox, sh, specOf } from "./support.ts"
+import { backend, canRun, everything, leftovers, sandbox, sh, specOf } from "./support.ts"
 
 /** The agent's process, as the host numbers it. */
 const agentOf = Effect.fnUntraced(function* (id: string) {
@@ -49,7 +49,7 @@ describe.runIf(canRun)("the end of a container's machine", () => {
         )
         yield* Effect.repeat(running, { until: (runs) => !runs }).pipe(Effect.timeout("5 seconds"))
         yield* service.remove(request.sandboxId)
-        assert.deepStrictEqual(yield* remains, [])
+        assert.deepStrictEqual(yield* leftovers, [])
       }).pipe(Effect.provide(backend({ container: { orphanMillis: 200 } })))
     )
 

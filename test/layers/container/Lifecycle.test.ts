@@ -4,7 +4,18 @@ import { Effect, FileSystem, Layer } from "effect"
 import { Generation } from "../../../src/domain/Ids.ts"
 import { Backend } from "../../../src/services/Backend.ts"
 import { Instance } from "../../../src/services/Instance.ts"
-import { Base, backend, canRun, everything, platform, remains, sandbox, sh, specOf } from "./support.ts"
+import {
+  Base,
+  backend,
+  canRun,
+  everything,
+  leftovers,
+  platform,
+  remains,
+  sandbox,
+  sh,
+  specOf
+} from "./support.ts"
 
 const nextGeneration = (request: { readonly generation: Generation }) =>
   Generation.make(request.generation + 1)
@@ -24,7 +35,7 @@ describe.runIf(canRun)("a container's machine", () => {
             assert.isAbove((yield* remains).length, 5)
           })
         )
-        assert.deepStrictEqual(yield* remains, [])
+        assert.deepStrictEqual(yield* leftovers, [])
       })
     )
 
@@ -37,7 +48,7 @@ describe.runIf(canRun)("a container's machine", () => {
           yield* machine.terminate
           yield* machine.terminate
           assert.deepStrictEqual(yield* service.list, [{ sandboxId: id, generation: undefined }])
-          const left = yield* remains
+          const left = yield* leftovers
           assert.deepStrictEqual(left, [`s/${id.slice(3)}`])
           const again = yield* service.provision({ ...request, generation: nextGeneration(request) })
           assert.strictEqual(
@@ -92,7 +103,7 @@ describe.runIf(canRun)("a container's machine", () => {
           assert.strictEqual((yield* Effect.flip(machine.pause))._tag, "SandboxFailed")
           assert.strictEqual((yield* Effect.flip(machine.metrics))._tag, "SandboxFailed")
           assert.deepStrictEqual(
-            (yield* remains).filter((what) => !what.startsWith("s/")),
+            (yield* leftovers).filter((what) => !what.startsWith("s/")),
             []
           )
         })
@@ -103,14 +114,14 @@ describe.runIf(canRun)("a container's machine", () => {
       Effect.gen(function* () {
         for (const millis of [1, 10, 20, 30, 45]) {
           yield* Effect.scoped(sandbox()).pipe(Effect.timeout(millis), Effect.ignore)
-          assert.deepStrictEqual(yield* remains, [])
+          assert.deepStrictEqual(yield* leftovers, [])
         }
         const error = yield* Effect.scoped(sandbox()).pipe(
           Effect.provide(backend({ container: { runtime: "/nonexistent/runc" } })),
           Effect.flip
         )
         assert.strictEqual(error._tag, "Unsupported")
-        assert.deepStrictEqual(yield* remains, [])
+        assert.deepStrictEqual(yield* leftovers, [])
       })
     )
 
@@ -124,7 +135,7 @@ describe.runIf(canRun)("a container's machine", () => {
         assert.strictEqual(yield* refused(specOf({ network: "full" })), "Unsupported")
         assert.strictEqual(yield* refused(specOf({}, { memoryBytes: 2 ** 50 })), "InvalidArgument")
         assert.deepStrictEqual(yield* service.list, [])
-        assert.deepStrictEqual(yield* remains, [])
+        assert.deepStrictEqual(yield* leftovers, [])
       })
     )
 
@@ -145,7 +156,7 @@ describe.runIf(canRun)("a container's machine", () => {
           )
           assert.deepInclude(error, { _tag: "Unsupported", capability })
         }
-        assert.deepStrictEqual(yield* remains, [])
+        assert.deepStrictEqual(yield* leftovers, [])
       })
     )
 
@@ -212,7 +223,7 @@ describe.runIf(canRun)("an instance of the container backend", () => {
             const machine = yield* service.adopt(request)
             assert.strictEqual((yield* sh(machine, "cat /dev/shm/mark")).out.trim(), "here")
             yield* service.remove(request.sandboxId)
-            assert.deepStrictEqual(yield* remains, [])
+            assert.deepStrictEqual(yield* leftovers, [])
           })
         ).pipe(Effect.provide(place))
       })

@@ -3,7 +3,7 @@
  * it can be seen from the host.
  */
 import { NodeServices } from "@effect/platform-node"
-import { Context, Effect, FileSystem, Layer, Stream } from "effect"
+import { Context, Effect, FileSystem, Layer, Schedule, Stream } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { Generation, makeProcessId, makeSandboxId, type SandboxId } from "../../../src/domain/Ids.ts"
 import { exitCodeOf } from "../../../src/domain/Process.ts"
@@ -137,3 +137,16 @@ export const remains = Effect.gen(function* () {
   }
   return found
 })
+
+/** A process that has been killed and only has to leave the kernel, as the helper's child that warms the control groups. */
+const isProcess = (name: string) => name.startsWith("process ")
+
+/** What a look finds, once it finds no process any more, or after 5 seconds. */
+export const settled = <E, R>(look: Effect.Effect<ReadonlyArray<string>, E, R>) =>
+  Effect.repeat(look, {
+    until: (found) => !found.some(isProcess),
+    schedule: Schedule.max([Schedule.spaced("10 millis"), Schedule.recurs(500)])
+  })
+
+/** What stays of an instance whose machines have ended. */
+export const leftovers = settled(remains)

@@ -5,7 +5,7 @@
  * `run` is start, attach and cancel: losing an attachment kills nothing, and
  * interrupting the caller kills the process and all its descendants.
  */
-import { Effect, Exit, Stream } from "effect"
+import { Cause, Effect, Exit, Option, Predicate, Stream } from "effect"
 import type { IsolationLevel } from "../domain/Capability.ts"
 import { CommandExit, InvalidResponse, Timeout } from "../domain/Errors.ts"
 import { type Generation, type LeaseId, ProcessId, type ReaderId, type SandboxId } from "../domain/Ids.ts"
@@ -129,6 +129,8 @@ const decodeSize = decodeInput(PtySize, "size")
 const decodeAttach = decodeInput(AttachOptions, "")
 
 const defaultTimeoutMillis = 60_000
+/** How long the end of a program is tried of which it is not known whether it began. */
+const unknownEndMillis = 5_000
 const defaultMaxOutputBytes = 8 * 1024 * 1024
 
 /** How the output of a run is read. What is not there costs nothing on the way. */
@@ -229,8 +231,12 @@ export const makeProcesses = (
   const cleanUp = (spec: ProcessSpec, state: RunState, exit: Exit.Exit<unknown, unknown>) => {
     if (state === "exited") return Effect.void
     if (state === "started") return Effect.ignore(kill(spec.processId))
-    // A request that was refused started nothing; one that was interrupted may have.
-    return Exit.isFailure(exit) && !Exit.hasInterrupts(exit) ? Effect.void : Effect.ignore(killIfOurs(spec))
+    const ending = Effect.ignore(killIfOurs(spec))
+    if (Exit.isSuccess(exit) || Exit.hasInterrupts(exit)) return ending
+    // A request that was refused started nothing; one whose outcome is not known may have, and the way there may be broken.
+    return hasUnknownOutcome(exit.cause)
+      ? Effect.asVoid(Effect.timeoutOption(ending, unknownEndMillis))
+      : Effect.void
   }
 
   const kill = (processId: ProcessId) => client.KillProcess({ sandboxId, processId })
@@ -308,6 +314,11 @@ export const makeProcesses = (
       )
     }
   }
+}
+
+const hasUnknownOutcome = (cause: Cause.Cause<unknown>): boolean => {
+  const error = Option.getOrUndefined(Cause.findErrorOption(cause))
+  return Predicate.hasProperty(error, "outcome") && error.outcome === "unknown"
 }
 
 const resultOf = Effect.fnUntraced(function* (

@@ -1,7 +1,7 @@
 /**
  * Containers keep the contract: in this process, and over a real connection.
  */
-import { existsSync, mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
@@ -9,6 +9,7 @@ import { Effect, Layer } from "effect"
 import { Container } from "../../src/container.ts"
 import { InProcess } from "../../src/rpc.ts"
 import { Backend } from "../../src/services/Backend.ts"
+import { canRunContainers } from "../canRunContainers.ts"
 import { served } from "../rpc/support.ts"
 import { conformance } from "./register.ts"
 
@@ -28,10 +29,6 @@ const capabilities = [
   "network-none"
 ] as const
 
-const directories = (process.env["PATH"] ?? "").split(":").concat("/usr/sbin", "/usr/bin")
-const canRun =
-  process.getuid?.() === 0 && directories.some((directory) => existsSync(join(directory, "runc")))
-
 /** A base directory of its own, short as unix socket addresses are, that goes with the layer. */
 const temporary = <A, E, R>(layer: (baseDir: string) => Layer.Layer<A, E, R>) =>
   Layer.unwrap(
@@ -44,8 +41,7 @@ const temporary = <A, E, R>(layer: (baseDir: string) => Layer.Layer<A, E, R>) =>
     )
   )
 
-// Where tests must not be left out, a machine without containers is a failure.
-describe.runIf(canRun || process.env["CI"] === "true")("a container", () => {
+describe.runIf(canRunContainers)("a container", () => {
   it.live("is of a backend that declares what it is held to", () =>
     Effect.gen(function* () {
       assert.sameMembers([...(yield* Backend).capabilities], [...capabilities])

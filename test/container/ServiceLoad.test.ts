@@ -4,20 +4,17 @@
  */
 import { spawn } from "node:child_process"
 import { once } from "node:events"
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Layer, Stream } from "effect"
 import { SandboxesClient } from "../../src/client.ts"
 import { Sandboxes } from "../../src/services/Sandboxes.ts"
+import { canRunContainers } from "../canRunContainers.ts"
 import { aliceToken } from "../rpc/support.ts"
 
 const isFull = process.env["FIBERBOX_FULL_LOAD"] === "1"
-const directories = (process.env["PATH"] ?? "").split(":").concat("/usr/sbin", "/usr/bin")
-const canRun =
-  process.getuid?.() === 0 && directories.some((directory) => existsSync(join(directory, "runc")))
-
 const start = Effect.gen(function* () {
   const baseDir = yield* Effect.acquireRelease(
     Effect.sync(() => mkdtempSync(join(tmpdir(), "fb-"))),
@@ -45,7 +42,7 @@ const start = Effect.gen(function* () {
   return { client, resident }
 })
 
-describe.runIf(canRun || process.env["CI"] === "true")("a service under load", () => {
+describe.runIf(canRunContainers)("a service under load", () => {
   it.live(
     "keeps its memory flat while a slow client reads much",
     () =>

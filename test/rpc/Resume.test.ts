@@ -12,52 +12,12 @@ import { Generation, IdempotencyKey, ProcessId, ReaderId, SandboxId } from "../.
 import type { ProcessEvent } from "../../src/domain/Process.ts"
 import { type Carrier, Lost } from "../../src/rpc/remote/Lost.ts"
 import { resume } from "../../src/rpc/remote/Resume.ts"
-import type { Client } from "../../src/services/SandboxClient.ts"
+import { absent } from "../services/absent.ts"
 import { bounded } from "../services/bounded.ts"
 
 const sandboxId = SandboxId.make("sb_local_aaaaaaaaaaaaaaaaaaaaaaaaaa")
 const processId = ProcessId.make("p")
 const generation = Generation.make(1)
-const nothing = () => Effect.die(new Error("not expected"))
-const nothings = () => Stream.die(new Error("not expected"))
-
-const absent: Client = {
-  CreateSandbox: nothing,
-  FindSandbox: nothing,
-  ListSandboxes: nothing,
-  RenewLease: nothing,
-  EndLease: nothing,
-  GetInfo: nothing,
-  ChangeStatus: nothing,
-  SetExpiry: nothing,
-  Update: nothing,
-  WaitForReady: nothing,
-  FollowEvents: nothings,
-  GetMetrics: nothing,
-  RunProcess: nothings,
-  ExecProcess: nothing,
-  StartProcess: nothing,
-  AttachProcess: nothings,
-  ListProcesses: nothing,
-  SignalProcess: nothing,
-  KillProcess: nothing,
-  WriteStdin: nothing,
-  CloseStdin: nothing,
-  ResizePty: nothing,
-  ReadFile: nothings,
-  WriteFile: nothing,
-  WriteUpload: nothing,
-  CommitUpload: nothing,
-  AbortUpload: nothing,
-  ListFiles: nothing,
-  StatFile: nothing,
-  MakeDir: nothing,
-  RenameFile: nothing,
-  RemoveFile: nothing,
-  ChangeMode: nothing,
-  WatchFiles: nothings
-}
-
 const options = {
   patience: "30 seconds",
   backoff: Schedule.spaced(0),

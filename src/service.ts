@@ -44,7 +44,7 @@ import {
 } from "./service/Settings.ts"
 import { Audit } from "./services/Audit.ts"
 import { Calls } from "./services/Calls.ts"
-import { Health } from "./services/Health.ts"
+import { BackendProbe, checkMillis, Health } from "./services/Health.ts"
 import { Instance } from "./services/Instance.ts"
 import { Keys } from "./services/Keys.ts"
 import { Quotas } from "./services/Quotas.ts"
@@ -127,10 +127,19 @@ const house = (settings: ServiceSettings) =>
     Layer.succeed(Quotas, { perOwner: settings.perOwner ?? {}, service: settings.total ?? {} })
   )
 
+/** What can never work here does not begin; what does not work now begins all the same, and says so when it is asked. */
+const able = Effect.flatMap(BackendProbe, (probe) =>
+  Effect.timeoutOption(probe, checkMillis).pipe(
+    Effect.catchTags({ ResourceExhausted: () => Effect.void, BackendFailed: () => Effect.void })
+  )
+)
+
 /** Detached sandboxes of a service that keeps its state go on without it. */
 const actors = (settings: ServiceSettings) =>
   Layer.unwrap(
-    Effect.map(Instance, ({ ephemeral }) => {
+    Effect.gen(function* () {
+      yield* able
+      const { ephemeral } = yield* Instance
       const canLeave = settings.backend !== "memory" && !ephemeral
       return InProcess.actors({ onClose: canLeave ? (settings.onClose ?? "leave") : "kill" })
     })
@@ -151,7 +160,9 @@ const server = (settings: ServiceSettings) =>
           hosts: settings.allowedHosts,
           origins: settings.allowedOrigins,
           images: { host: offersHostImage(settings), roots: settings.imageRoots },
-          ready: Effect.map(readiness, ({ ready }) => ready)
+          unready: Effect.map(readiness, ({ checks }) =>
+            checks.filter(({ ok }) => !ok).map(({ name, reason }) => `${name}: ${reason}`)
+          )
         },
         Layer.merge(AdminHandlers.route, metricsRoute(settings))
       )

@@ -83,20 +83,21 @@ const onlyOurs = (router: HttpRouter.HttpRouter) =>
   )
 
 const ok = HttpServerResponse.text("ok\n")
-const notReady = HttpServerResponse.text("not ready\n", { status: 503 })
+const notReady = (reasons: ReadonlyArray<string>) =>
+  HttpServerResponse.text(["not ready", ...reasons, ""].join("\n"), { status: 503 })
 
-const contract = ({ ready = Effect.succeed(true) }: ServerOptions, limits: Limits) =>
+const contract = ({ unready = Effect.succeed([]) }: ServerOptions, limits: Limits) =>
   HttpRouter.use((router) =>
     Effect.gen(function* () {
       yield* onlyOurs(router)
       yield* overSocket(router, limits)
       yield* overHttp(router, limits)
-      // Anybody may ask these: the answers say nothing else.
+      // Anybody may ask these: the answers say nothing but whether, and why not.
       yield* router.add("GET", "/health", ok)
       yield* router.add(
         "GET",
         "/ready",
-        Effect.map(ready, (isReady) => (isReady ? ok : notReady))
+        Effect.map(unready, (reasons) => (reasons.length === 0 ? ok : notReady(reasons)))
       )
     })
   )

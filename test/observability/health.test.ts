@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Layer, Metric } from "effect"
+import { Context, Effect, Fiber, Layer, Metric } from "effect"
 import { TestClock } from "effect/testing"
 import { BackendFailed } from "../../src/domain/Errors.ts"
 import { LeaseId, localOwner } from "../../src/domain/Ids.ts"
@@ -9,7 +9,7 @@ import * as MemorySandboxStore from "../../src/layers/memory/MemorySandboxStore.
 import { Memory, MemoryFaults } from "../../src/memory.ts"
 import { Audit } from "../../src/services/Audit.ts"
 import { Calls } from "../../src/services/Calls.ts"
-import { Health, StoreProbe } from "../../src/services/Health.ts"
+import { BackendProbe, checkMillis, Health, StoreProbe } from "../../src/services/Health.ts"
 import { graceMillis, Leases } from "../../src/services/Leases.ts"
 import { Sandboxes } from "../../src/services/Sandboxes.ts"
 import * as ServiceMetrics from "../../src/services/ServiceMetrics.ts"
@@ -57,6 +57,56 @@ describe("the readiness of a service", () => {
       assert.deepStrictEqual(yield* failing, [false, ["accepting"]])
     }).pipe(Effect.provide(layer))
   )
+
+  /** The health of a service whose backend is tried out by `trial`. */
+  const tried = (trial: Effect.Effect<void, BackendFailed>) =>
+    Layer.fresh(Health.layer).pipe(
+      Layer.provide(Layer.fresh(Calls.layer)),
+      Layer.provide(MemoryBackend.layer()),
+      Layer.provide([MemorySandboxStore.layer, Layer.provide(Audit.layer, MemoryAuditStore.layer)]),
+      Layer.provide(Layer.succeed(BackendProbe, trial))
+    )
+  const reasons = Effect.map(
+    Health.use(({ readiness }) => readiness),
+    ({ checks }) => checks.flatMap(({ name, reason }) => (reason === "" ? [] : [`${name}: ${reason}`]))
+  )
+
+  it.effect("says why not", () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(yield* reasons, [`backend: ${broken.message}`])
+    }).pipe(Effect.provide(tried(Effect.fail(broken))))
+  )
+
+  it.effect("is known in time though a trial hangs, which is not begun a second time", () => {
+    let trials = 0
+    const hangs = Effect.suspend(() => {
+      trials++
+      return Effect.uninterruptible(Effect.never)
+    })
+    return Effect.gen(function* () {
+      for (let round = 0; round < 3; round++) {
+        const asked = yield* Effect.forkChild(reasons, { startImmediately: true })
+        yield* TestClock.adjust(checkMillis)
+        assert.deepStrictEqual(yield* Fiber.join(asked), [`backend: no answer within ${checkMillis} ms`])
+        yield* TestClock.adjust(1_000)
+      }
+      assert.strictEqual(trials, 1)
+    }).pipe(Effect.provide(tried(hangs), { local: true }))
+  })
+
+  it.effect("is looked at once for all who ask at the same time", () => {
+    let trials = 0
+    const slow = Effect.suspend(() => {
+      trials++
+      return Effect.sleep(100)
+    })
+    return Effect.gen(function* () {
+      const asked = yield* Effect.forkChild(Effect.all([reasons, reasons, reasons], { concurrency: 3 }))
+      yield* TestClock.adjust(100)
+      assert.deepStrictEqual(yield* Fiber.join(asked), [[], [], []])
+      assert.strictEqual(trials, 1)
+    }).pipe(Effect.provide(tried(slow)))
+  })
 })
 
 describe("the metrics of a service", () => {

@@ -53,8 +53,8 @@ export interface ServerOptions {
   readonly recheck?: Duration.Input | undefined
   /** How long requests may still take when the service ends; default 0.5 seconds. */
   readonly drain?: Duration.Input | undefined
-  /** Whether the service wants requests now, as `/ready` tells; default: always. */
-  readonly ready?: Effect.Effect<boolean> | undefined
+  /** Why the service wants no requests now, a line for each reason, as `/ready` tells; default: it always wants them. */
+  readonly unready?: Effect.Effect<ReadonlyArray<string>> | undefined
   readonly limits?: ServerLimits | undefined
 }
 

@@ -43,8 +43,9 @@ import {
   type ServiceSettings
 } from "./service/Settings.ts"
 import { Audit } from "./services/Audit.ts"
+import { Backend } from "./services/Backend.ts"
 import { Calls } from "./services/Calls.ts"
-import { BackendProbe, checkMillis, Health } from "./services/Health.ts"
+import { checkMillis, Health } from "./services/Health.ts"
 import { Instance } from "./services/Instance.ts"
 import { Keys } from "./services/Keys.ts"
 import { Quotas } from "./services/Quotas.ts"
@@ -128,8 +129,8 @@ const house = (settings: ServiceSettings) =>
   )
 
 /** What can never work here does not begin; what does not work now begins all the same, and says so when it is asked. */
-const able = Effect.flatMap(BackendProbe, (probe) =>
-  Effect.timeoutOption(probe, checkMillis).pipe(
+const able = Effect.flatMap(Backend, ({ ready }) =>
+  Effect.timeoutOption(ready, checkMillis).pipe(
     Effect.catchTags({ ResourceExhausted: () => Effect.void, BackendFailed: () => Effect.void })
   )
 )

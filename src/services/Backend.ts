@@ -73,6 +73,12 @@ export class Backend extends Context.Service<
     ) => Effect.Effect<Machine, NotFound | BackendFailed | Timeout, Scope.Scope>
     /** Ends whatever machine a sandbox has and removes all that it keeps, disk included. Unknown ones succeed. */
     readonly remove: (sandboxId: SandboxId) => Effect.Effect<void, BackendFailed | Timeout>
+    /**
+     * Succeeds when a machine could be made now, as far as can be told in a few milliseconds and without making
+     * one: what it needs is there, may be used and has room. The message says what somebody has to put right.
+     * `Unsupported` when it cannot be as this program and this computer are: a service does not start then.
+     */
+    readonly ready: Effect.Effect<void, BackendFailed | ResourceExhausted | Unsupported>
     /** All that exists under this instance's name. */
     readonly list: Effect.Effect<ReadonlyArray<MachineRef>, BackendFailed>
   }

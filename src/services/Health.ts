@@ -3,7 +3,6 @@
  * for those who watch it.
  */
 import { Clock, Context, Effect, Fiber, Layer } from "effect"
-import type { BackendFailed, ResourceExhausted, Unsupported } from "../domain/Errors.ts"
 import { Backend } from "./Backend.ts"
 import { Calls } from "./Calls.ts"
 import { SandboxStore } from "./SandboxStore.ts"
@@ -14,15 +13,6 @@ export const StoreProbe = Context.Reference<Effect.Effect<void, { readonly messa
   "fiberbox/services/StoreProbe",
   { defaultValue: () => Effect.void }
 )
-
-/**
- * Finds out, without making one, whether the backend could make a machine now;
- * the message says what somebody has to put right. `Unsupported` when it never
- * can here, as a program of no privileges: a service does not start then.
- */
-export const BackendProbe = Context.Reference<
-  Effect.Effect<void, Unsupported | ResourceExhausted | BackendFailed>
->("fiberbox/services/BackendProbe", { defaultValue: () => Effect.void })
 
 /** One thing that has to work. */
 export interface Check {
@@ -100,7 +90,7 @@ const make = Effect.gen(function* () {
   const scope = yield* Effect.scope
   const checks = [
     yield* makeCheck("store", yield* StoreProbe),
-    yield* makeCheck("backend", Effect.andThen(yield* BackendProbe, backend.list))
+    yield* makeCheck("backend", Effect.andThen(backend.ready, backend.list))
   ]
   let last: { readonly at: number; readonly checks: ReadonlyArray<Check> } | undefined
   let told = ""

@@ -8,8 +8,9 @@ import * as MemoryBackend from "../../src/layers/memory/MemoryBackend.ts"
 import * as MemorySandboxStore from "../../src/layers/memory/MemorySandboxStore.ts"
 import { Memory, MemoryFaults } from "../../src/memory.ts"
 import { Audit } from "../../src/services/Audit.ts"
+import { Backend } from "../../src/services/Backend.ts"
 import { Calls } from "../../src/services/Calls.ts"
-import { BackendProbe, checkMillis, Health, StoreProbe } from "../../src/services/Health.ts"
+import { checkMillis, Health, StoreProbe } from "../../src/services/Health.ts"
 import { graceMillis, Leases } from "../../src/services/Leases.ts"
 import { Sandboxes } from "../../src/services/Sandboxes.ts"
 import * as ServiceMetrics from "../../src/services/ServiceMetrics.ts"
@@ -48,7 +49,7 @@ describe("the readiness of a service", () => {
       yield* TestClock.adjust(1_000)
       assert.deepStrictEqual(yield* failing, [false, ["store"]])
       storeWorks = true
-      yield* inject("list", { _tag: "Refuse" })
+      yield* inject("ready", { _tag: "Refuse" })
       yield* TestClock.adjust(1_000)
       assert.deepStrictEqual(yield* failing, [false, ["backend"]])
       yield* TestClock.adjust(1_000)
@@ -62,9 +63,14 @@ describe("the readiness of a service", () => {
   const tried = (trial: Effect.Effect<void, BackendFailed>) =>
     Layer.fresh(Health.layer).pipe(
       Layer.provide(Layer.fresh(Calls.layer)),
+      Layer.provide(
+        Layer.effect(
+          Backend,
+          Effect.map(Backend, (backend) => ({ ...backend, ready: trial }))
+        )
+      ),
       Layer.provide(MemoryBackend.layer()),
-      Layer.provide([MemorySandboxStore.layer, Layer.provide(Audit.layer, MemoryAuditStore.layer)]),
-      Layer.provide(Layer.succeed(BackendProbe, trial))
+      Layer.provide([MemorySandboxStore.layer, Layer.provide(Audit.layer, MemoryAuditStore.layer)])
     )
   const reasons = Effect.map(
     Health.use(({ readiness }) => readiness),

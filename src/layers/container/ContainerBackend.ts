@@ -23,6 +23,7 @@ import { endMachine, isRunning, removeContainer } from "./Ending.ts"
 import { backendFailed } from "./Failures.ts"
 import { Host } from "./Host.ts"
 import { IdRanges } from "./IdRanges.ts"
+import { makeReadiness } from "./Readiness.ts"
 import { findAll, reapInstance, releaseStrayRanges, removeInstanceGroup } from "./Reaper.ts"
 import { backendName, type ContainerOptions, ContainerSettings, layout } from "./Settings.ts"
 import { Starter } from "./Starter.ts"
@@ -66,6 +67,7 @@ const make = Effect.gen(function* () {
     IdRanges
   )(yield* Effect.context<Cgroups | ContainerFiles | ContainerSettings | FileSystem.FileSystem | IdRanges>())
   const instance = yield* Instance
+  const ready = yield* makeReadiness
 
   const room = maxSocketPath - longestSocket
   if (layout(settings).containers.length > room) {
@@ -152,6 +154,7 @@ const make = Effect.gen(function* () {
     provision,
     adopt,
     remove: (sandboxId) => Effect.provideContext(removeContainer(files.container(sandboxId)), parts),
+    ready,
     list: findAll.pipe(
       Effect.flatMap((ids) => Effect.forEach(ids, (id) => refOf(files.container(id)))),
       Effect.provideContext(parts)

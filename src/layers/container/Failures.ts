@@ -2,6 +2,7 @@
  * What goes wrong on the host, as the errors of the contract.
  */
 import type { PlatformError } from "effect/PlatformError"
+import * as Predicate from "effect/Predicate"
 import {
   BackendFailed,
   InvalidArgument,
@@ -21,6 +22,39 @@ export const backendFailed = (
 /** Turns a failed file or process operation of ours into {@link BackendFailed}. */
 export const fromPlatform = (operation: string) => (error: PlatformError) =>
   backendFailed(operation, error.message)
+
+/** What is used up when a system call fails with one of these codes. */
+const exhaustedBy: { readonly [code: string]: string } = {
+  ENOSPC: "disk",
+  EDQUOT: "disk",
+  EMFILE: "file-descriptors",
+  ENFILE: "file-descriptors",
+  ENOMEM: "memory",
+  EAGAIN: "processes"
+}
+
+/** What could not be begun, from the code of a system error; used-up resources go by their names. */
+export const codeFailed = (
+  operation: string,
+  subject: string,
+  code: string
+): BackendFailed | ResourceExhausted => {
+  const resource = exhaustedBy[code]
+  return resource === undefined
+    ? backendFailed(operation, `${subject}: ${code}`, "not-started")
+    : new ResourceExhausted({ resource, reason: `${subject}: ${code}` })
+}
+
+/** As {@link codeFailed}, of a failed file operation that was to begin something. */
+export const startFailed =
+  (operation: string) =>
+  (error: PlatformError): BackendFailed | ResourceExhausted => {
+    const { cause } = error.reason
+    const code = Predicate.hasProperty(cause, "code") ? String(cause.code) : ""
+    return exhaustedBy[code] === undefined
+      ? backendFailed(operation, error.message, "not-started")
+      : codeFailed(operation, error.message, code)
+  }
 
 /** Whether an operation failed because the file is not there. */
 export const isMissing = (error: PlatformError): boolean => error.reason._tag === "NotFound"

@@ -2,8 +2,9 @@
  * The few system calls that Effect's services do not offer.
  */
 import { spawn } from "node:child_process"
-import { lstatSync } from "node:fs"
+import { accessSync, closeSync, constants, lstatSync, openSync, rmSync, statfsSync, writeSync } from "node:fs"
 import { rmdir, statfs } from "node:fs/promises"
+import { delimiter, join } from "node:path"
 import * as Effect from "effect/Effect"
 
 /** The code of a Node system error, such as `ENOENT`. */
@@ -42,6 +43,62 @@ const fileState = (path: string): string => {
   return stat === undefined ? "" : [stat.mode, stat.size, stat.ino, stat.mtimeMs].join()
 }
 
+/** Whether a file may be opened for writing, or run; fails with the error's code. */
+export const mayAccess = (path: string, how: "write" | "run"): Effect.Effect<void, string> =>
+  Effect.try({
+    try: () => accessSync(path, how === "write" ? constants.W_OK : constants.X_OK),
+    catch: codeOf
+  })
+
+/** Where the program of a name is, looked for in PATH as execvp(3) does; a name with a slash is a path already. */
+export const findProgram = (name: string): Effect.Effect<string, string> => {
+  if (name.includes("/")) return Effect.as(mayAccess(name, "run"), name)
+  const candidates = (process.env["PATH"] ?? "").split(delimiter).map((directory) => join(directory, name))
+  return Effect.firstSuccessOf([
+    ...candidates.map((path) => Effect.as(mayAccess(path, "run"), path)),
+    Effect.fail("ENOENT")
+  ])
+}
+
+/** Room on the file system that holds a path. */
+export interface Room {
+  readonly bytes: number
+  /** Files that can be made; undefined where the file system has no such limit. */
+  readonly files: number | undefined
+}
+
+/** How much room a directory's file system has, after a block was really written to it; fails with the error's code. */
+export const roomIn = (directory: string): Effect.Effect<Room, string> =>
+  Effect.try({
+    try: () => {
+      const trial = join(directory, `.ready-${process.pid}`)
+      const file = openSync(trial, "w", 0o600)
+      try {
+        writeSync(file, Buffer.alloc(4096, 1))
+      } finally {
+        closeSync(file)
+        rmSync(trial, { force: true })
+      }
+      const { bavail, bsize, ffree, files } = statfsSync(directory)
+      return { bytes: bavail * bsize, files: files === 0 ? undefined : ffree }
+    },
+    catch: codeOf
+  })
+
+/** Opens this many descriptors at once and closes them; fails with the error's code. */
+export const openMany = (count: number): Effect.Effect<void, string> =>
+  Effect.try({
+    try: () => {
+      const opened: Array<number> = []
+      try {
+        while (opened.length < count) opened.push(openSync("/dev/null", "r"))
+      } finally {
+        for (const file of opened) closeSync(file)
+      }
+    },
+    catch: codeOf
+  })
+
 /** What a program said and how it ended. */
 export interface Ended {
   /** Undefined when a signal ended it. */
@@ -52,10 +109,24 @@ export interface Ended {
 /** More than any of our programs says; the rest is dropped. */
 const maxStderr = 16 * 1024
 
+/** How long a program may take to end all that it has started, once it is asked to. */
+const graceMillis = 2_000
+
+/** Signals a whole process group. That nobody of it is left is no error. */
+const signalGroup = (leader: number | undefined, signal: NodeJS.Signals): void => {
+  if (leader === undefined) return
+  try {
+    process.kill(-leader, signal)
+  } catch {
+    // ESRCH: all have ended.
+  }
+}
+
 /**
  * Runs a program to its end, in a process group of its own so that a terminal's
- * Ctrl-C does not reach it. Interruption kills it. Fails with the error's code
- * when it cannot be started.
+ * Ctrl-C does not reach it. Interruption ends the whole group: by SIGTERM, at
+ * which the host helper ends every descendant of its own, even one in another
+ * group, and by SIGKILL when that does not help. Fails with the error's code when it cannot be started.
  *
  * Not Effect's spawner: at the end that one waits for the whole group to be
  * gone, and the runtime leaves dead members which the machine's init may take a
@@ -72,7 +143,18 @@ export const runProgram = (program: string, args: ReadonlyArray<string>): Effect
     child.on("error", (error) => resume(Effect.fail(codeOf(error))))
     child.on("close", (code) => resume(Effect.succeed({ code: code ?? undefined, stderr })))
     return Effect.callback<void>((stopped) => {
-      child.once("exit", () => stopped(Effect.void))
-      child.kill("SIGKILL")
+      const finish = () => {
+        clearTimeout(alarm)
+        signalGroup(child.pid, "SIGKILL")
+        // Whoever has left the group may still hold it.
+        child.stderr.destroy()
+        stopped(Effect.void)
+      }
+      const alarm = setTimeout(finish, graceMillis)
+      if (child.exitCode !== null || child.signalCode !== null) return finish()
+      child.once("exit", finish)
+      signalGroup(child.pid, "SIGTERM")
+      // A stopped one would hear of it only when it goes on.
+      signalGroup(child.pid, "SIGCONT")
     })
   })

@@ -46,7 +46,8 @@ const between = (
       ? invalid(field, `${owner} ${high}, asked for ${value}`)
       : undefined
 
-const needed: ReadonlyArray<readonly [Controller, string]> = [
+/** The controllers without which limits could not be kept, each with the capability that is lost. */
+export const neededControllers: ReadonlyArray<readonly [Controller, string]> = [
   ["memory", "limit-memory"],
   ["cpu", "limit-cpus"],
   ["pids", "limit-pids"],
@@ -59,7 +60,7 @@ export const checkLimits = (
   machine: MachineSize,
   cgroups: CgroupLayout
 ): InvalidArgument | Unsupported | undefined => {
-  const missing = needed.find(([controller]) => cgroups.controllers[controller] === undefined)
+  const missing = neededControllers.find(([controller]) => cgroups.controllers[controller] === undefined)
   if (missing !== undefined) {
     return unsupported(missing[1], `the control group controller "${missing[0]}" is not mounted`)
   }

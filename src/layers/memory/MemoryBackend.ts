@@ -194,6 +194,11 @@ const make = Effect.fnUntraced(function* (options: MemoryOptions) {
           state.homes.delete(sandboxId)
         })
       ),
+    ready: operation("ready", undefined, Effect.void).pipe(
+      Effect.catchTag("Timeout", (timeout) =>
+        Effect.fail(memoryFailed("ready", timeout.message, "not-started"))
+      )
+    ),
     list: operation(
       "list",
       undefined,

@@ -13,6 +13,7 @@ export type FaultPoint =
   | "adopt"
   | "remove"
   | "list"
+  | "ready"
   | "terminate"
   | "pause"
   | "resume"

@@ -12,6 +12,7 @@ import { ProcessId, SandboxId } from "../domain/Ids.ts"
 import type { ProcessEvent } from "../domain/Process.ts"
 import { Cursor, exitCodeOf } from "../domain/Process.ts"
 import { Timestamp } from "../domain/Sandbox.ts"
+import { partialEnd } from "../services/Bytes.ts"
 
 const Output = { event: Schema.tag("output"), stream: Schema.Literals(["stdout", "stderr"]), at: Timestamp }
 
@@ -70,18 +71,6 @@ export type RunEvent = typeof RunEvent.Type
 /** The exit code of a command that `--timeout` ended, as timeout(1) has it. */
 export const timedOutCode = 124
 
-/** The length of the longest prefix that does not end within a UTF-8 character. */
-const wholeCharacters = (bytes: Uint8Array): number => {
-  const end = bytes.byteLength
-  for (let back = 1; back <= Math.min(3, end); back++) {
-    const byte = bytes[end - back] ?? 0
-    if ((byte & 0b1100_0000) === 0b1000_0000) continue
-    const length = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : byte >= 0xc0 ? 2 : 1
-    return length > back ? end - back : end
-  }
-  return end
-}
-
 const join = (head: Uint8Array, tail: Uint8Array): Uint8Array =>
   head.byteLength === 0 ? tail : Buffer.concat([head, tail])
 
@@ -97,7 +86,7 @@ export class Lines {
         return [{ event: "started", pid: event.pid, isolation: event.isolation, at: event.startedAt }]
       case "Output": {
         const bytes = join(this.#rest[event.stream], event.data)
-        const end = wholeCharacters(bytes)
+        const end = bytes.byteLength - partialEnd(bytes)
         this.#rest[event.stream] = bytes.slice(end)
         return this.#output(event.stream, event.at, bytes.subarray(0, end))
       }

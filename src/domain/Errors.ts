@@ -7,6 +7,7 @@
  */
 import { Duration, Schema } from "effect"
 import { Generation, SandboxId } from "./Ids.ts"
+import { Gap, missingFields } from "./Output.ts"
 import { Status } from "./Status.ts"
 
 /** Whether the failed operation took effect. */
@@ -109,7 +110,11 @@ export class Timeout
     outcome: Outcome,
     /** What a command had written when its own limit passed. */
     stdout: Schema.optional(Schema.String),
-    stderr: Schema.optional(Schema.String)
+    stderr: Schema.optional(Schema.String),
+    /** What of that is missing, as {@link CommandExit} tells it. */
+    truncated: Schema.optional(Schema.Boolean),
+    droppedBytes: Schema.optional(Schema.Natural),
+    gaps: Schema.optional(Schema.Array(Gap))
   })
   implements Answers
 {
@@ -197,14 +202,16 @@ export class ShellExit
 
 /**
  * A command ended with a code other than 0, or by a signal (then `exitCode` is
- * 128 plus its number and `signal` its name). Carries what the command wrote.
+ * 128 plus its number and `signal` its name). Carries what the command wrote:
+ * of much output the beginning and the end of each stream.
  */
 export class CommandExit
   extends Schema.TaggedError<CommandExit>(id("CommandExit"))("CommandExit", {
     exitCode: Schema.Int,
     signal: Schema.optional(Schema.String),
     stdout: Schema.String,
-    stderr: Schema.String
+    stderr: Schema.String,
+    ...missingFields
   })
   implements Answers
 {

@@ -76,12 +76,43 @@ export type ExitStatus = typeof ExitStatus.Type
 export const exitCodeOf = (status: ExitStatus): number =>
   status._tag === "Exited" ? status.code : 128 + status.number
 
+/**
+ * Which bytes a bound on a process's output leaves: the beginning and the end of
+ * each stream, only the beginnings, or only the ends. One stream never takes the share of the other.
+ */
+export const Keep = Schema.Literals(["both", "head", "tail"])
+export type Keep = typeof Keep.Type
+
+/** The most bytes that `tail` keeps. */
+export const maxTailBytes = 4 * 1024 * 1024
+
+const readerFields = {
+  /** The most bytes of output that are passed; what is left out is told in `Truncated` events. */
+  maxOutputBytes: Schema.optional(Schema.Natural),
+  /**
+   * What is kept of more output than that. What may yet be left out is passed when the process has ended. Left out: the
+   * first bytes, of both streams in their order, as they come.
+   */
+  keep: Schema.optional(Keep)
+}
+
+const isKeepable = Schema.makeFilter(
+  ({
+    keep,
+    maxOutputBytes = 0
+  }: {
+    readonly keep?: Keep | undefined
+    readonly maxOutputBytes?: number | undefined
+  }) =>
+    keep !== "tail" ||
+    maxOutputBytes <= maxTailBytes || { path: ["maxOutputBytes"], issue: `with tail at most ${maxTailBytes}` }
+)
+
 /** What a journal is read with. */
 export const AttachOptions = Schema.Struct({
   /** Where to begin; default 0, the oldest byte kept. */
   cursor: Schema.optional(Cursor),
-  /** Stop passing output after this many bytes; the rest is counted in a `Truncated` event. */
-  maxOutputBytes: Schema.optional(Schema.Natural),
+  ...readerFields,
   /** Detach a reader that takes nothing for this long while output waits; default 60,000. */
   idleMillis: Schema.optional(Millis),
   /**
@@ -89,15 +120,15 @@ export const AttachOptions = Schema.Struct({
    * reader of the same name that attaches then, at the byte where the other was, misses nothing.
    */
   reader: Schema.optional(ReaderId)
-})
+}).check(isKeepable)
 export type AttachOptions = typeof AttachOptions.Type
 
 /** How the events of a program are read from its start, by a reader that is named. */
 export const ExecOptions = Schema.Struct({
-  maxOutputBytes: AttachOptions.fields.maxOutputBytes,
+  ...readerFields,
   idleMillis: AttachOptions.fields.idleMillis,
   reader: ReaderId
-})
+}).check(isKeepable)
 export type ExecOptions = typeof ExecOptions.Type
 
 /** What a reader of a process receives, in order. */
@@ -116,8 +147,16 @@ export const ProcessEvent = Schema.Union([
     at: Timestamp,
     data: Schema.Uint8Array
   }),
-  /** Bytes `from` (inclusive) to `to` (exclusive) are not passed: overwritten before they were read, or over the reader's bound. */
-  Schema.TaggedStruct("Truncated", { from: Cursor, to: Cursor }),
+  /**
+   * Bytes `from` (inclusive) to `to` (exclusive) are not passed: overwritten before they were read, or over the reader's
+   * bound. How many of them are of which stream is told where it is known: a journal does not know of what it has lost.
+   */
+  Schema.TaggedStruct("Truncated", {
+    from: Cursor,
+    to: Cursor,
+    stdout: Schema.optional(Schema.Natural),
+    stderr: Schema.optional(Schema.Natural)
+  }),
   /** The last event: the process ended and its output is complete. */
   Schema.TaggedStruct("Exited", {
     status: ExitStatus,

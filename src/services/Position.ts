@@ -47,7 +47,8 @@ export const makePosition = (attach: AttachOptions, reader: ReaderId): Position 
     }
     const from = Math.max(event.from, cursor)
     cursor = event.to
-    return from === event.from ? event : { ...event, from }
+    // Of what is left of it, it is not known how much is of which stream.
+    return from === event.from ? event : { _tag: "Truncated", from, to: event.to }
   }
 
   return {

@@ -9,9 +9,11 @@ import { Cause, Effect, Exit, Option, Predicate, Stream } from "effect"
 import type { IsolationLevel } from "../domain/Capability.ts"
 import { CommandExit, InvalidResponse, Timeout } from "../domain/Errors.ts"
 import { type Generation, type LeaseId, ProcessId, type ReaderId, type SandboxId } from "../domain/Ids.ts"
+import type { CapturedOutput } from "../domain/Output.ts"
 import {
   AttachOptions,
   exitCodeOf,
+  type Keep,
   type ProcessEvent,
   type ProcessInfo,
   ProcessSpec,
@@ -57,6 +59,14 @@ export interface RunOptions extends Omit<ProcessOptions, "timeoutMillis"> {
   readonly timeoutMillis?: number | "none" | undefined
   /** The most bytes of output passed on (both streams together); default 8 MiB, `"none"`: all. The program is not held up by it. */
   readonly maxOutputBytes?: number | "none" | undefined
+  /**
+   * What is kept of more output than `maxOutputBytes`. `both`, the default of `run`: the beginning and the end of each
+   * stream (the ends up to 256 KiB together); `head`: the beginnings; `tail`: the ends (of at most 4 MiB, by default
+   * 1 MiB); `all`: everything. What one stream does not need the other may have; a quarter of the whole, at most
+   * 128 KiB, of its beginning and of its end nobody takes from it. The default of `stream` is the first bytes, of both
+   * in their order; with any policy, what may yet be left out comes when the program has ended.
+   */
+  readonly keep?: Keep | "all" | undefined
   /** Milliseconds after which a reader of the events that takes nothing while output waits is detached; default 60,000. */
   readonly idleMillis?: number | undefined
   /** What the program reads as standard input, whole or as it comes; default: nothing. */
@@ -64,15 +74,9 @@ export interface RunOptions extends Omit<ProcessOptions, "timeoutMillis"> {
 }
 
 /** What a command that exited with 0 did. */
-export interface CommandResult {
+export interface CommandResult extends CapturedOutput {
   readonly processId: ProcessId
   readonly exitCode: number
-  /** Output as UTF-8 text. */
-  readonly stdout: string
-  readonly stderr: string
-  /** Whether output is missing, and how many bytes, because of `maxOutputBytes`. */
-  readonly truncated: boolean
-  readonly droppedBytes: number
   /** The isolation it really ran under. */
   readonly isolation: IsolationLevel
   readonly generation: Generation
@@ -133,12 +137,18 @@ const defaultTimeoutMillis = 60_000
 const unknownEndMillis = 5_000
 const defaultMaxOutputBytes = 8 * 1024 * 1024
 
+const defaultTailBytes = 1024 * 1024
+
 /** How the output of a run is read. What is not there costs nothing on the way. */
-const attachOf = ({ maxOutputBytes = defaultMaxOutputBytes, idleMillis }: RunOptions) =>
-  decodeAttach({
-    ...(maxOutputBytes !== "none" && { maxOutputBytes }),
+const attachOf = ({ maxOutputBytes, keep, idleMillis }: RunOptions) => {
+  const isWhole = maxOutputBytes === "none" || (keep === "all" && maxOutputBytes === undefined)
+  const most = maxOutputBytes ?? (keep === "tail" ? defaultTailBytes : defaultMaxOutputBytes)
+  return decodeAttach({
+    ...(!isWhole && { maxOutputBytes: most }),
+    ...(!isWhole && keep !== undefined && { keep }),
     ...(idleMillis !== undefined && { idleMillis })
   })
+}
 
 /** The process side of a handle on `sandboxId`, over a client of the contract; `lease` holds what is not in the background. */
 export const makeProcesses = (
@@ -161,7 +171,8 @@ export const makeProcesses = (
       timeoutMillis = defaultTimeoutMillis,
       stdin,
       maxOutputBytes: _,
-      idleMillis: __,
+      keep: __,
+      idleMillis: ___,
       ...rest
     } = options
     const limit = timeoutMillis === "none" ? {} : { timeoutMillis }
@@ -253,11 +264,12 @@ export const makeProcesses = (
     argv: ReadonlyArray<string>,
     options: RunOptions
   ): Effect.fn.Return<CommandResult, RunError> {
-    const spec = yield* runSpecOf(argv, options)
+    const kept: RunOptions = { ...options, keep: options.keep ?? "both" }
+    const spec = yield* runSpecOf(argv, kept)
     const output = new Output()
     yield* options.stdin === undefined
-      ? gather(spec, options, output)
-      : Stream.runForEach(events(spec, options), (event) => Effect.sync(() => output.add(event)))
+      ? gather(spec, kept, output)
+      : Stream.runForEach(events(spec, kept), (event) => Effect.sync(() => output.add(event)))
     return yield* resultOf(spec, output)
   })
 
@@ -325,27 +337,24 @@ const resultOf = Effect.fnUntraced(function* (
   spec: ProcessSpec,
   output: Output
 ): Effect.fn.Return<CommandResult, RunError> {
-  const { started, exited, stdout, stderr, droppedBytes } = output
+  const { started, exited, captured } = output
   if (started === undefined || exited === undefined) {
     return yield* new InvalidResponse({ reason: "a process's events ended before its exit" })
   }
   if (exited.timedOut) {
     const millis = spec.timeoutMillis ?? 0
-    return yield* new Timeout({ limit: "command", millis, outcome: "unknown", stdout, stderr })
+    return yield* new Timeout({ limit: "command", millis, outcome: "unknown", ...captured })
   }
   const exitCode = exitCodeOf(exited.status)
   if (exitCode !== 0) {
     const signal = exited.status._tag === "Signaled" ? exited.status.signal : undefined
-    return yield* new CommandExit({ exitCode, signal, stdout, stderr })
+    return yield* new CommandExit({ exitCode, signal, ...captured })
   }
   const { isolation, generation } = started
   return {
     processId: spec.processId,
     exitCode,
-    stdout,
-    stderr,
-    truncated: droppedBytes > 0,
-    droppedBytes,
+    ...captured,
     isolation,
     generation
   }

@@ -20,7 +20,7 @@ import {
 } from "../domain/Process.ts"
 import { type Expiry, SandboxInfo, type SandboxSpec, type UpdateRequest } from "../domain/Sandbox.ts"
 import { LifecycleError, SandboxOperations } from "../rpc/SandboxRpcs.ts"
-import { makeAttachments, makeBound } from "./actor/Attachments.ts"
+import { makeAttachments } from "./actor/Attachments.ts"
 import { type Bounds, makeBounds } from "./actor/Bounds.ts"
 import { type Deadlines, makeDeadlines } from "./actor/Deadlines.ts"
 import { makeExecs } from "./actor/Execs.ts"
@@ -29,6 +29,7 @@ import { makeJournal } from "./actor/Journal.ts"
 import { makeLifecycle } from "./actor/Lifecycle.ts"
 import { makeReach } from "./actor/Reach.ts"
 import { infoOf, spawnRequest } from "./actor/Requests.ts"
+import { makeBound } from "./actor/Retention.ts"
 import { Leases } from "./Leases.ts"
 import type { Machine, SpawnRequest } from "./Machine.ts"
 import { SandboxStore } from "./SandboxStore.ts"
@@ -52,7 +53,7 @@ export const SandboxActor = Entity.fromRpcGroup(
 const defaultGraceMillis = 5_000
 const defaultListLimit = 10_000
 
-type Reader = Pick<AttachOptions, "maxOutputBytes">
+type Reader = Pick<AttachOptions, "maxOutputBytes" | "keep">
 
 const make = Effect.gen(function* () {
   const { entityId } = yield* Entity.CurrentAddress
@@ -107,11 +108,11 @@ const make = Effect.gen(function* () {
 
   /** A process's events for one reader, the process's bounds and the reader's applied. */
   const observe =
-    (process: Pick<ProcessSpec, "processId" | "timeoutMillis" | "lease">, { maxOutputBytes }: Reader) =>
+    (process: Pick<ProcessSpec, "processId" | "timeoutMillis" | "lease">, { maxOutputBytes, keep }: Reader) =>
     <E>(events: Stream.Stream<ProcessEvent, E>): Stream.Stream<ProcessEvent, E> =>
       Stream.transformPull(events, (pull) =>
         Effect.sync(() => {
-          const bound = makeBound(maxOutputBytes ?? Number.POSITIVE_INFINITY)
+          const bound = makeBound(maxOutputBytes ?? Number.POSITIVE_INFINITY, keep)
           const see = (event: ProcessEvent) => {
             if (event._tag === "Output") count(ServiceMetrics.outputBytes, event.data)
             return bound(event._tag === "Exited" ? { ...event, ...bounds.end(process.processId) } : event)

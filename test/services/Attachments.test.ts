@@ -1,25 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Arbitrary, Effect, Exit, Fiber, Schema, Scope, Stream } from "effect"
+import { Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Timeout } from "../../src/domain/Errors.ts"
-import type { ProcessEvent } from "../../src/domain/Process.ts"
 import { makeAttachments } from "../../src/services/actor/Attachments.ts"
-import { bounded } from "./bounded.ts"
-
-const output = (cursor: number, size: number): ProcessEvent => ({
-  _tag: "Output",
-  stream: "stdout",
-  cursor,
-  at: 0,
-  data: new Uint8Array(size).fill(cursor % 251)
-})
-const exited = (cursor: number): ProcessEvent => ({
-  _tag: "Exited",
-  status: { _tag: "Exited", code: 0 },
-  cursor,
-  at: 0,
-  timedOut: false
-})
 
 describe("Attachments", () => {
   it.effect("detaches a reader that takes nothing for its idle limit, and lets go of what it read", () =>
@@ -72,44 +55,5 @@ describe("Attachments", () => {
       assert.deepStrictEqual(taken, [1, 2, 3])
       assert.strictEqual(attachments.count(), 0)
     })
-  )
-})
-
-describe("bounded", () => {
-  it.effect("passes the first bytes, counts the rest in one mark, and never loses the exit", () =>
-    Arbitrary.checkEffect(
-      Arbitrary.schema(
-        Schema.Struct({
-          sizes: Schema.Array(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 40 }))),
-          bound: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 200 }))
-        })
-      ),
-      ({ sizes, bound }) =>
-        Effect.gen(function* () {
-          const events: Array<ProcessEvent> = []
-          let total = 0
-          for (const size of sizes) {
-            events.push(output(total, size))
-            total += size
-          }
-          events.push(exited(total))
-          const seen = yield* Stream.fromIterable(events).pipe(
-            Stream.rechunk(3),
-            bounded(bound),
-            Stream.runCollect
-          )
-          const passed = seen.flatMap((event) => (event._tag === "Output" ? [event] : []))
-          const bytes = passed.reduce((sum, event) => sum + event.data.byteLength, 0)
-          assert.strictEqual(bytes, Math.min(bound, total))
-          passed.reduce((at, event) => {
-            assert.strictEqual(event.cursor, at)
-            return at + event.data.byteLength
-          }, 0)
-          assert.deepStrictEqual(seen.at(-1), exited(total))
-          const marks = seen.filter((event) => event._tag === "Truncated")
-          assert.deepStrictEqual(marks, total > bound ? [{ _tag: "Truncated", from: bound, to: total }] : [])
-          return true
-        })
-    )
   )
 })

@@ -1,6 +1,6 @@
 /**
- * Readers of a sandbox's streams: how many there are, how much each may take,
- * and that one which takes nothing is detached.
+ * Readers of a sandbox's streams: how many there are, and that one which takes
+ * nothing is detached.
  *
  * A slow reader slows the program down, but not for ever: when it has taken
  * nothing for its idle limit while output waits, its stream ends with
@@ -18,7 +18,6 @@ import {
   Stream
 } from "effect"
 import { Timeout } from "../../domain/Errors.ts"
-import type { ProcessEvent } from "../../domain/Process.ts"
 
 /** The readers of one sandbox. */
 export interface Attachments {
@@ -98,26 +97,3 @@ export const makeAttachments = Effect.gen(function* () {
 })
 
 const idle = (millis: number): Timeout => new Timeout({ limit: "idle", millis, outcome: "unknown" })
-
-/**
- * What of each event of a process is passed on: at most `maxBytes` of output;
- * what comes after is left out and counted in one `Truncated` event before the
- * exit.
- */
-export const makeBound = (maxBytes: number): ((event: ProcessEvent) => ReadonlyArray<ProcessEvent>) => {
-  let left = maxBytes
-  let dropped: { readonly from: number; readonly to: number } | undefined
-  const cut = (event: Extract<ProcessEvent, { readonly _tag: "Output" }>): ReadonlyArray<ProcessEvent> => {
-    const size = event.data.byteLength
-    const taken = Math.min(left, size)
-    left -= taken
-    if (taken === size) return [event]
-    dropped = { from: dropped?.from ?? event.cursor + taken, to: event.cursor + size }
-    return taken === 0 ? [] : [{ ...event, data: event.data.subarray(0, taken) }]
-  }
-  return (event) => {
-    if (event._tag === "Output") return cut(event)
-    if (event._tag !== "Exited" || dropped === undefined) return [event]
-    return [{ _tag: "Truncated", ...dropped }, event]
-  }
-}

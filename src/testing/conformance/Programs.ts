@@ -25,7 +25,7 @@ export const gather = Effect.fnUntraced(function* <E, R>(events: Stream.Stream<P
 
 /** What a process writes to its standard output until it ends. */
 export const textOf = (process: Process): Effect.Effect<string, MachineOperationError> =>
-  Effect.map(outputOf(process), (output) => output.stdout)
+  Effect.map(outputOf(process), (output) => output.captured.stdout)
 
 /** Waits for the first output of a process. */
 export const untilOutput = (process: Process) =>

@@ -2,7 +2,9 @@
  * Conformance: programs run to their end, and what may keep one from starting.
  */
 import { Effect, Stream } from "effect"
+import type { CapturedOutput } from "../../domain/Output.ts"
 import { maxArgumentBytes } from "../../domain/Process.ts"
+import type { RunOptions } from "../../services/Processes.ts"
 import { area, holds, home, lines, noise, refused, same, unique, withSandbox } from "./Case.ts"
 import { gather, population } from "./Programs.ts"
 
@@ -116,12 +118,65 @@ const running = commands({
   "output above the bound is left out, counted and marked; the program goes on": withSandbox(
     Effect.fnUntraced(function* (sandbox) {
       const result = yield* sandbox.commands.run(`echo 0123456789abcde; touch ${home}/after`, {
-        maxOutputBytes: 10
+        maxOutputBytes: 10,
+        keep: "head"
       })
       same([result.stdout, result.truncated, result.droppedBytes], ["0123456789", true, 6])
+      same(result.gaps, [{ stream: "stdout", at: 10, bytes: 6 }])
       same(yield* sandbox.files.exists(`${home}/after`), true)
       const none = yield* sandbox.commands.run("echo x", { maxOutputBytes: 0 })
       same([none.stdout, none.droppedBytes], ["", 2])
+    })
+  ),
+
+  "of much output both streams keep their beginning and their end, however it ends": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      const said = "seq 200000; echo reason >&2"
+      const whole = Array.from({ length: 200_000 }, (_, line) => `${line + 1}\n`).join("")
+      const isCut = ({ stdout, stderr, truncated, droppedBytes, gaps }: CapturedOutput) => {
+        same([stderr, truncated], ["reason\n", true])
+        const [gap, ...others] = gaps
+        same([gap?.stream, gap?.bytes, others], ["stdout", droppedBytes, []])
+        const { at = 0 } = gap ?? {}
+        holds(
+          at >= 12_500 && whole.startsWith(stdout.slice(0, at)),
+          "the beginning is what was written first"
+        )
+        holds(stdout.length - at >= 50_000 && whole.endsWith(stdout.slice(at)), "the end is what came last")
+        same(stdout.length + droppedBytes, whole.length)
+        holds(stdout.length + stderr.length <= 100_000, "the bound is kept")
+      }
+      const bound = { maxOutputBytes: 100_000 }
+      isCut(yield* sandbox.commands.run(said, bound))
+      isCut(yield* refused(sandbox.commands.run(`${said}; exit 1`, bound), "CommandExit"))
+      const late = sandbox.commands.run(`${said}; sleep 1000`, { ...bound, timeoutMillis: 2000 })
+      const {
+        stdout = "",
+        stderr = "",
+        truncated = false,
+        droppedBytes = 0,
+        gaps = []
+      } = yield* refused(late, "Timeout")
+      isCut({ stdout, stderr, truncated, droppedBytes, gaps })
+    })
+  ),
+
+  "a bound keeps what its policy says": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      const kept = (keep: RunOptions["keep"], maxOutputBytes?: number) =>
+        Effect.map(
+          sandbox.commands.run("echo abcdefghijklmnopqrstuvwxyz; echo 0123456789 >&2", {
+            keep,
+            maxOutputBytes
+          }),
+          ({ stdout, stderr, droppedBytes }) => [stdout, stderr, droppedBytes]
+        )
+      same(yield* kept("head", 16), ["abcdefghijkl", "0123", 22])
+      same(yield* kept("tail", 16), ["tuvwxyz\n", "3456789\n", 22])
+      same(yield* kept("both", 16), ["abcdxyz\n", "0123789\n", 22])
+      same(yield* kept("all"), ["abcdefghijklmnopqrstuvwxyz\n", "0123456789\n", 0])
+      yield* refused(kept("all", 16), "InvalidArgument")
+      yield* refused(kept("tail", 5 * 1024 * 1024), "InvalidArgument")
     })
   ),
 
@@ -209,7 +264,7 @@ const limits = commands({
       yield* refused(sandbox.commands.start("cat", { processId, stdin: true, env: { A: "1" } }), "Conflict")
       yield* process.write("still here")
       yield* process.closeStdin
-      same((yield* gather(process.events())).stdout, "still here")
+      same((yield* gather(process.events())).captured.stdout, "still here")
     })
   )
 })

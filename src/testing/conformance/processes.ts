@@ -93,7 +93,7 @@ const journals = processes({
       yield* process.write("one\n")
       yield* process.write("two\n")
       yield* process.closeStdin
-      for (const reader of readers) same((yield* Fiber.join(reader)).stdout, "one\ntwo\n")
+      for (const reader of readers) same((yield* Fiber.join(reader)).captured.stdout, "one\ntwo\n")
     })
   ),
 
@@ -146,8 +146,8 @@ const journals = processes({
   "a bound on a reader leaves out the rest and says how much": withSandbox(
     Effect.fnUntraced(function* (sandbox) {
       const process = yield* sandbox.commands.start("echo 0123456789")
-      const output = yield* outputOf(process, { maxOutputBytes: 4 })
-      same([output.stdout, output.droppedBytes], ["0123", 7])
+      const { captured } = yield* outputOf(process, { maxOutputBytes: 4 })
+      same([captured.stdout, captured.droppedBytes], ["0123", 7])
     })
   )
 })
@@ -164,7 +164,7 @@ const control = processes({
       yield* process.write(new TextEncoder().encode(text.slice(200_001)))
       yield* process.closeStdin
       yield* process.closeStdin
-      holds((yield* Fiber.join(output)).stdout === text, "all bytes came back in order")
+      holds((yield* Fiber.join(output)).captured.stdout === text, "all bytes came back in order")
     })
   ),
 

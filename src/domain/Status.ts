@@ -22,11 +22,11 @@ export type Status = typeof Status.Type
 export const transitions: { readonly [S in Status]: ReadonlyArray<Status> } = {
   provisioning: ["running", "failed", "killed"],
   running: ["paused", "stopping", "restarting", "failed", "lost", "killed"],
-  paused: ["running", "stopping", "lost", "killed"],
+  paused: ["running", "stopping", "failed", "lost", "killed"],
   stopping: ["stopped", "failed", "killed"],
   stopped: ["provisioning", "killed"],
   restarting: ["running", "failed", "killed"],
-  failed: ["provisioning", "killed"],
+  failed: ["provisioning", "stopped", "killed"],
   lost: ["running", "provisioning", "failed", "killed"],
   killed: []
 }
@@ -51,7 +51,7 @@ export const target: { readonly [C in Command]: Status } = {
 /** The settled statuses from which a command may be given; asked for in the status it leads to, a command succeeds and does nothing. */
 export const allowedFrom: { readonly [C in Command]: ReadonlyArray<Status> } = {
   start: ["stopped", "failed", "lost"],
-  stop: ["running", "paused"],
+  stop: ["running", "paused", "failed"],
   restart: ["running"],
   pause: ["running"],
   resume: ["paused"],
@@ -64,6 +64,20 @@ export const decide = (command: Command, status: Status): "done" | "proceed" | "
   return command !== "restart" && status === target[command] ? "done" : "refused"
 }
 
-/** Statuses in which a machine exists or may exist. */
-export const hasMachine = (status: Status): boolean =>
-  status === "running" || status === "paused" || status === "stopping" || status === "restarting"
+/** Whether a sandbox is on its way from one status to another, which is the service's to bring to an end. */
+export const isTransitional = (status: Status): boolean =>
+  status === "provisioning" || status === "stopping" || status === "restarting"
+
+/**
+ * What the action of a time limit means in a status: to be carried out;
+ * nothing, because the sandbox is there already (or has come further: one that is stopped need not be
+ * paused); or to be carried out as soon as the sandbox is in another status.
+ */
+export const decideExpiry = (
+  action: "kill" | "stop" | "pause",
+  status: Status
+): "proceed" | "done" | "later" => {
+  if (action === "pause" && status === "stopped") return "done"
+  const meaning = decide(action, status)
+  return meaning === "refused" ? "later" : meaning
+}

@@ -11,6 +11,7 @@ import {
   Sharding,
   ShardingConfig
 } from "effect/cluster"
+import { SharedAlarms } from "../services/Alarms.ts"
 import { Leases } from "../services/Leases.ts"
 import { Placement } from "../services/Placement.ts"
 import * as Reconciler from "../services/Reconciler.ts"
@@ -56,7 +57,7 @@ export const actors = (options: Options) =>
   Reconciler.layer(options).pipe(
     Layer.provideMerge(SandboxActor.layer),
     Layer.provideMerge(cluster),
-    Layer.provideMerge(Layer.mergeAll(Leases.layer, Layer.succeed(Placement, group)))
+    Layer.provideMerge(Layer.mergeAll(Leases.layer, SharedAlarms.layer, Layer.succeed(Placement, group)))
   )
 
 /** A client of the contract that calls its handlers. */

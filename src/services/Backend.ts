@@ -71,6 +71,8 @@ export class Backend extends Context.Service<
     readonly adopt: (
       request: MachineRequest
     ) => Effect.Effect<Machine, NotFound | BackendFailed | Timeout, Scope.Scope>
+    /** Ends whatever machine a sandbox has, whoever holds it; its disk stays. Unknown ones succeed. */
+    readonly end: (sandboxId: SandboxId) => Effect.Effect<void, BackendFailed | Timeout>
     /** Ends whatever machine a sandbox has and removes all that it keeps, disk included. Unknown ones succeed. */
     readonly remove: (sandboxId: SandboxId) => Effect.Effect<void, BackendFailed | Timeout>
     /**

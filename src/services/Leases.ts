@@ -1,7 +1,8 @@
 /**
  * Leases: a client's promise to still want something. What a lease holds ends
  * when the client has not renewed it in time, because a server cannot tell a
- * dead client from a slow connection in any other way.
+ * dead client from a slow connection in any other way. It is measured by a
+ * clock that nobody sets: an hour that the wall clock jumps is no time in which a client was silent.
  *
  * Leases are not recorded. After a restart of the service whatever was held is
  * held again, by who finds it, for {@link graceMillis}: time for a living
@@ -9,6 +10,7 @@
  */
 import { Clock, Context, Effect, FiberMap, Layer, Metric } from "effect"
 import type { LeaseId, Owner } from "../domain/Ids.ts"
+import { monotonicMillis } from "./Alarms.ts"
 import * as ServiceMetrics from "./ServiceMetrics.ts"
 
 /** How long a lease lives that nobody has renewed yet, in milliseconds. */
@@ -44,6 +46,8 @@ export class Leases extends Context.Service<
 }
 
 const make = Effect.gen(function* () {
+  const clock = yield* Clock.Clock
+  const now = () => monotonicMillis(clock)
   const leases = new Map<string, Lease>()
   const watches = yield* FiberMap.make<string>()
   const keyOf = (owner: Owner, lease: LeaseId) => `${owner}\0${lease}`
@@ -57,7 +61,7 @@ const make = Effect.gen(function* () {
 
   const watch = (key: string, lease: Lease): Effect.Effect<void> =>
     Effect.gen(function* () {
-      const left = lease.expiresAt - (yield* Clock.currentTimeMillis)
+      const left = lease.expiresAt - now()
       if (left <= 0) {
         yield* Metric.update(ServiceMetrics.leaseLapses, 1)
         return yield* Effect.uninterruptible(lapse(key))
@@ -69,7 +73,7 @@ const make = Effect.gen(function* () {
   const existing = Effect.fnUntraced(function* (key: string, ttlMillis: number) {
     const found = leases.get(key)
     if (found !== undefined) return found
-    const lease: Lease = { expiresAt: (yield* Clock.currentTimeMillis) + ttlMillis, holds: new Map() }
+    const lease: Lease = { expiresAt: now() + ttlMillis, holds: new Map() }
     leases.set(key, lease)
     yield* FiberMap.run(watches, key, watch(key, lease))
     return lease
@@ -80,7 +84,7 @@ const make = Effect.gen(function* () {
       const key = keyOf(owner, id)
       const lease = yield* existing(key, ttlMillis)
       const before = lease.expiresAt
-      lease.expiresAt = (yield* Clock.currentTimeMillis) + ttlMillis
+      lease.expiresAt = now() + ttlMillis
       // Who watches it sleeps until the time that was known before.
       if (lease.expiresAt < before) yield* FiberMap.run(watches, key, watch(key, lease))
     }),

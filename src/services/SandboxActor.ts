@@ -7,7 +7,7 @@
  * record. When it goes away (the service ends, or the shard moves) its machine
  * stays, and the next actor takes the machine over.
  */
-import { Array as Arr, Clock, Effect, type Metric, Stream } from "effect"
+import { Array as Arr, Clock, Effect, Fiber, type Metric, Stream } from "effect"
 import { ClusterSchema, Entity, type Sharding } from "effect/cluster"
 import { Rpc } from "effect/rpc"
 import { InvalidArgument, Timeout } from "../domain/Errors.ts"
@@ -55,6 +55,14 @@ const defaultListLimit = 10_000
 
 type Reader = Pick<AttachOptions, "maxOutputBytes" | "keep">
 
+/** Keeps the actor, if it is needed, until what is returned is run. */
+const keptAlive = Effect.fnUntraced(function* (isNeeded: boolean) {
+  if (!isNeeded) return Effect.void
+  const context = yield* Effect.context<Entity.CurrentAddress | Sharding.Sharding>()
+  const kept = yield* Effect.forkScoped(Entity.keepAlive(true))
+  return Effect.provideContext(Effect.andThen(Fiber.await(kept), Entity.keepAlive(false)), context)
+})
+
 const make = Effect.gen(function* () {
   const { entityId } = yield* Entity.CurrentAddress
   const store = yield* SandboxStore
@@ -75,21 +83,15 @@ const make = Effect.gen(function* () {
   const bounds: Bounds = yield* makeBounds(record, deadlines, (processId) =>
     Effect.ignore(killProcess(processId))
   )
-  const lifecycle = yield* makeLifecycle(journal, bounds)
+  const lifecycle = yield* makeLifecycle(journal, bounds, yield* keptAlive(record.status !== "killed"))
   const execs = yield* makeExecs(attachments)
   const { activity, counted, use, source, read } = yield* makeReach(id, lifecycle, attachments)
-  yield* watchExpiries(journal, activity, (action) => lifecycle.command(action, defaultGraceMillis))
-  if (record.status !== "killed") yield* Effect.forkScoped(Entity.keepAlive(true))
+  yield* watchExpiries(journal, activity, (limit) => lifecycle.expire(limit, defaultGraceMillis))
   if (record.status !== "killed" && record.lease !== undefined) {
     const kill = Effect.ignore(lifecycle.command("kill", 0))
     yield* leases.hold(record.owner, record.lease, id, kill)
   }
 
-  /** Lets go of the actor of a sandbox that needs it no more. */
-  const rest = Effect.provideContext(
-    Entity.keepAlive(false),
-    yield* Effect.context<Entity.CurrentAddress | Sharding.Sharding>()
-  )
   const info = Effect.sync(() => infoOf(journal.current()))
 
   /** Whether a process runs no more, or cannot be asked because its machine does not. */
@@ -140,9 +142,7 @@ const make = Effect.gen(function* () {
     Wake: () => lifecycle.awake,
     GetInfo: () => info,
     ChangeStatus: ({ payload }) =>
-      Effect.tap(lifecycle.command(payload.command, payload.graceMillis ?? defaultGraceMillis), () =>
-        payload.command === "kill" ? rest : Effect.void
-      ),
+      lifecycle.command(payload.command, payload.graceMillis ?? defaultGraceMillis),
     SetExpiry: ({ payload }) =>
       Effect.gen(function* () {
         const now = yield* Clock.currentTimeMillis

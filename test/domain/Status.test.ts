@@ -1,11 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary } from "effect"
+import { ExpiryAction } from "../../src/domain/Sandbox.ts"
 import {
   allowedFrom,
   Command,
   canBecome,
   decide,
-  hasMachine,
+  decideExpiry,
+  isTransitional,
   Status,
   target
 } from "../../src/domain/Status.ts"
@@ -14,11 +16,11 @@ import {
 const published: ReadonlyArray<readonly [from: Status, to: string]> = [
   ["provisioning", "running failed killed"],
   ["running", "paused stopping restarting failed lost killed"],
-  ["paused", "running stopping lost killed"],
+  ["paused", "running stopping failed lost killed"],
   ["stopping", "stopped failed killed"],
   ["stopped", "provisioning killed"],
   ["restarting", "running failed killed"],
-  ["failed", "provisioning killed"],
+  ["failed", "provisioning stopped killed"],
   ["lost", "running provisioning failed killed"],
   ["killed", ""]
 ]
@@ -31,7 +33,7 @@ const meanings: { readonly [S in Status]: { readonly [C in Command]: "+" | "=" |
   stopping: { start: "-", stop: "-", restart: "-", pause: "-", resume: "-", kill: "+" },
   stopped: { start: "+", stop: "=", restart: "-", pause: "-", resume: "-", kill: "+" },
   restarting: { start: "-", stop: "-", restart: "-", pause: "-", resume: "-", kill: "+" },
-  failed: { start: "+", stop: "-", restart: "-", pause: "-", resume: "-", kill: "+" },
+  failed: { start: "+", stop: "+", restart: "-", pause: "-", resume: "-", kill: "+" },
   lost: { start: "+", stop: "-", restart: "-", pause: "-", resume: "-", kill: "+" },
   killed: { start: "-", stop: "-", restart: "-", pause: "-", resume: "-", kill: "=" }
 }
@@ -104,9 +106,34 @@ describe("commands", () => {
   )
 })
 
-describe("hasMachine", () => {
-  it("is true exactly while a machine exists or may exist", () => {
-    const withMachine = Status.literals.filter(hasMachine)
-    assert.deepStrictEqual(withMachine, ["running", "paused", "stopping", "restarting"])
+describe("isTransitional", () => {
+  it("is true of what the service brings to an end by itself", () => {
+    const between = Status.literals.filter(isTransitional)
+    assert.deepStrictEqual(between, ["provisioning", "stopping", "restarting"])
+  })
+})
+
+/** What the action of a limit means in each status: `+` something to do, `=` nothing to do, `~` something later. */
+const expiryMeanings: { readonly [S in Status]: { readonly [A in ExpiryAction]: "+" | "=" | "~" } } = {
+  provisioning: { kill: "+", stop: "~", pause: "~" },
+  running: { kill: "+", stop: "+", pause: "+" },
+  paused: { kill: "+", stop: "+", pause: "=" },
+  stopping: { kill: "+", stop: "~", pause: "~" },
+  stopped: { kill: "+", stop: "=", pause: "=" },
+  restarting: { kill: "+", stop: "~", pause: "~" },
+  failed: { kill: "+", stop: "+", pause: "~" },
+  lost: { kill: "+", stop: "~", pause: "~" },
+  killed: { kill: "=", stop: "~", pause: "~" }
+}
+
+describe("the actions of time limits", () => {
+  it("mean what the table says, for every action and status", () => {
+    const words = { "+": "proceed", "=": "done", "~": "later" }
+    for (const status of Status.literals) {
+      for (const action of ExpiryAction.literals) {
+        const expected = words[expiryMeanings[status][action]]
+        assert.strictEqual(decideExpiry(action, status), expected, `${action} when ${status}`)
+      }
+    }
   })
 })

@@ -153,6 +153,7 @@ const make = Effect.gen(function* () {
     validate: starter.validate,
     provision,
     adopt,
+    end: (sandboxId) => Effect.provideContext(endMachine(files.container(sandboxId)), parts),
     remove: (sandboxId) => Effect.provideContext(removeContainer(files.container(sandboxId)), parts),
     ready,
     list: findAll.pipe(

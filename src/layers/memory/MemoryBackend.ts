@@ -185,6 +185,14 @@ const make = Effect.fnUntraced(function* (options: MemoryOptions) {
     validate,
     provision,
     adopt,
+    end: (sandboxId) =>
+      operation(
+        "terminate",
+        sandboxId,
+        Effect.sync(() =>
+          state.running(sandboxId)?.end({ reason: "the machine was terminated", outOfMemory: false })
+        )
+      ),
     remove: (sandboxId) =>
       operation(
         "remove",

@@ -1,31 +1,44 @@
 /**
- * The record of one sandbox as its actor sees it: read from memory, written to
- * the store before anything else hears of a change.
+ * The record of one sandbox as its actor sees it.
+ *
+ * What is promised is written to the store before anybody hears of it. What has
+ * happened is so whether the store takes it or not: it is heard of at once, and
+ * written as soon as the store can.
  */
-import { Clock, Effect, Semaphore, Stream, SubscriptionRef } from "effect"
+import { Cause, Clock, Effect, Exit, Fiber, Semaphore, Stream, SubscriptionRef } from "effect"
 import type { BackendFailed } from "../../domain/Errors.ts"
 import type { EventBody, SandboxEvent } from "../../domain/Event.ts"
 import { canBecome, type Status } from "../../domain/Status.ts"
 import { type SandboxRecord, SandboxStore } from "../SandboxStore.ts"
+import { backoffMillis } from "./backoff.ts"
 
 /** Parts of a record that may change. */
 export type Change = Partial<Omit<SandboxRecord, "id" | "owner" | "createdAt" | "status">>
+
+/** What else changes together with a status. */
+export interface Become {
+  readonly reason?: string | undefined
+  readonly change?: Change | ((record: SandboxRecord) => Change) | undefined
+  /** Events before that of the status. */
+  readonly before?: ReadonlyArray<EventBody> | undefined
+  /** Events after that of the status. */
+  readonly after?: ReadonlyArray<EventBody> | undefined
+}
 
 /** A sandbox's record and events. */
 export interface Journal {
   /** The record as it stands. */
   readonly current: () => SandboxRecord
-  /** Writes a change and its events. */
+  /** Writes a change and its events; what fails has changed nothing. */
   readonly write: (change: Change, events: ReadonlyArray<EventBody>) => Effect.Effect<void, BackendFailed>
-  /** Writes a change of status, with its event. One that the table does not allow is a defect of ours. */
-  readonly become: (
-    status: Status,
-    options?: {
-      readonly reason?: string
-      readonly change?: Change
-      readonly also?: ReadonlyArray<EventBody>
-    }
-  ) => Effect.Effect<void, BackendFailed>
+  /** Writes a change of status, with its event; what fails has changed nothing. One that the table does not allow is a defect of ours. */
+  readonly become: (status: Status, options?: Become) => Effect.Effect<void, BackendFailed>
+  /** Takes note of a status that the sandbox is in, whether that can be written now or not. */
+  readonly note: (status: Status, options?: Become) => Effect.Effect<void>
+  /** Takes note of events. */
+  readonly noteEvents: (events: ReadonlyArray<EventBody>) => Effect.Effect<void>
+  /** Tries now to write what was noted, if it is not written yet. */
+  readonly recorded: Effect.Effect<void, BackendFailed>
   /** The record now, and again after every change. */
   readonly changes: Stream.Stream<SandboxRecord>
   /** Events after a sequence number, and those to come unless `once`. Ends after the sandbox was killed. */
@@ -37,62 +50,159 @@ const pageSize = 100
 /** The journal of the sandbox that `initial` describes. */
 export const makeJournal = Effect.fnUntraced(function* (initial: SandboxRecord) {
   const store = yield* SandboxStore
+  const actor = yield* Effect.scope
   const ref = yield* SubscriptionRef.make(initial)
   const writing = yield* Semaphore.make(1)
+  const current = () => SubscriptionRef.getUnsafe(ref)
+  /** Events that were noted and are not in the store. */
+  let unwritten: ReadonlyArray<EventBody> = []
+  /** The record as it is in the store. */
+  let stored = initial
 
-  const save = (
+  let isKeeping = false
+
+  const isWritten = () => stored === current() && unwritten.length === 0
+
+  /** Writes come one after the other, and whoever waits for one may go away: it goes on without him. */
+  const inTurn = <E>(write: Effect.Effect<void, E>) =>
+    Effect.flatMap(Effect.forkIn(writing.withPermit(write), actor, { startImmediately: true }), Fiber.join)
+
+  /** Writes a record together with all that was noted. */
+  const save = (record: SandboxRecord, bodies: ReadonlyArray<EventBody>) =>
+    Effect.suspend(() => {
+      const noted = unwritten
+      return Effect.map(store.save(record, [...noted, ...bodies]), () => {
+        stored = record
+        unwritten = unwritten.slice(noted.length)
+      })
+    })
+
+  /** Writes an edited record. What is noted meanwhile stands; `merge` says what the edit makes of it. */
+  const promise = (
     edit: (record: SandboxRecord) => SandboxRecord,
+    merge: (record: SandboxRecord) => SandboxRecord,
     bodies: (before: SandboxRecord) => ReadonlyArray<EventBody>
   ) =>
-    Effect.gen(function* () {
-      const before = SubscriptionRef.getUnsafe(ref)
-      const after = edit(before)
-      yield* store.save(after, bodies(before))
-      yield* SubscriptionRef.set(ref, after)
-    }).pipe(Effect.uninterruptible, writing.withPermit)
+    inTurn(
+      Effect.suspend(() => {
+        const before = current()
+        const after = edit(before)
+        return Effect.andThen(
+          save(after, bodies(before)),
+          SubscriptionRef.update(ref, (now) => (now === before ? after : merge(now)))
+        )
+      })
+    )
 
-  const become: Journal["become"] = (status, options = {}) =>
-    Effect.flatMap(Clock.currentTimeMillis, (now) =>
-      save(
-        (record) => {
-          if (!canBecome(record.status, status)) throw new Error(`${record.status} may not become ${status}`)
-          const killedAt = status === "killed" ? now : undefined
-          return { ...record, ...options.change, status, reason: options.reason, killedAt }
-        },
-        (before) => [
-          ...(options.also ?? []),
-          { _tag: "StatusChanged", from: before.status, to: status, reason: options.reason }
-        ]
+  const recorded = Effect.suspend(() =>
+    isWritten()
+      ? Effect.void
+      : inTurn(
+          Effect.suspend(() =>
+            isWritten()
+              ? Effect.void
+              : // Followers of the events read them from the store: they are told again now that they are there.
+                Effect.andThen(
+                  save(current(), []),
+                  SubscriptionRef.update(ref, (now) => now)
+                )
+          )
+        )
+  )
+
+  /** Writes what was noted, however long that takes. The log tells of trouble once, and once when it is over. */
+  const keep = Effect.gen(function* () {
+    let failures = 0
+    while (!isWritten()) {
+      const exit = yield* Effect.exit(recorded)
+      if (Exit.isSuccess(exit)) continue
+      failures++
+      if (failures === 1) {
+        yield* Effect.logWarning(
+          "a sandbox's status cannot be recorded; trying again",
+          Cause.pretty(exit.cause)
+        )
+      }
+      yield* Effect.sleep(backoffMillis(failures))
+    }
+    isKeeping = false
+    if (failures > 0) yield* Effect.logInfo("a sandbox's status has been recorded after all")
+  }).pipe(Effect.annotateLogs({ sandboxId: initial.id }))
+
+  const noted = (edit: (record: SandboxRecord) => SandboxRecord) =>
+    Effect.uninterruptible(
+      Effect.andThen(
+        SubscriptionRef.update(ref, edit),
+        Effect.suspend(() => {
+          if (isKeeping) return Effect.void
+          isKeeping = true
+          return Effect.asVoid(Effect.forkIn(keep, actor))
+        })
       )
     )
+
+  const becoming =
+    (status: Status, { change = {}, reason }: Become, now: number) =>
+    (record: SandboxRecord) => {
+      if (!canBecome(record.status, status)) throw new Error(`${record.status} may not become ${status}`)
+      const killedAt = status === "killed" ? now : undefined
+      const changed = typeof change === "function" ? change(record) : change
+      return { ...record, ...changed, status, reason, killedAt }
+    }
+
+  const eventsOf = (from: Status, to: Status, { after = [], before = [], reason }: Become) => [
+    ...before,
+    { _tag: "StatusChanged", from, to, reason } as const,
+    ...after
+  ]
 
   const events: Journal["events"] = (after, once) =>
     Stream.suspend(() => {
       let last = after
-      const stored: Stream.Stream<SandboxEvent, BackendFailed> = Stream.unwrap(
+      const page: Stream.Stream<SandboxEvent, BackendFailed> = Stream.unwrap(
         Effect.map(
           Effect.suspend(() => store.events(initial.id, last, pageSize)),
           (events) => {
             last = events.at(-1)?.sequence ?? last
-            return events.length === 0 ? Stream.empty : Stream.concat(Stream.fromIterable(events), stored)
+            return events.length === 0 ? Stream.empty : Stream.concat(Stream.fromIterable(events), page)
           }
         )
       )
-      if (once) return stored
+      if (once) return page
       return SubscriptionRef.changes(ref).pipe(
-        Stream.takeUntil((record) => record.status === "killed"),
-        Stream.flatMap(() => stored)
+        Stream.takeUntil((record) => record.status === "killed" && isWritten()),
+        Stream.flatMap(() => page)
       )
     })
 
   const journal: Journal = {
-    current: () => SubscriptionRef.getUnsafe(ref),
-    write: (change, events) =>
-      save(
-        (record) => ({ ...record, ...change }),
-        () => events
+    current,
+    write: (change, events) => {
+      const edit = (record: SandboxRecord) => ({ ...record, ...change })
+      return promise(edit, edit, () => events)
+    },
+    become: (status, options = {}) =>
+      Effect.flatMap(Clock.currentTimeMillis, (now) =>
+        promise(
+          becoming(status, options, now),
+          (noted) => noted,
+          ({ status: from }) => eventsOf(from, status, options)
+        )
       ),
-    become,
+    note: (status, options = {}) =>
+      Effect.flatMap(Clock.currentTimeMillis, (now) =>
+        noted((record) => {
+          const after = becoming(status, options, now)(record)
+          unwritten = [...unwritten, ...eventsOf(record.status, status, options)]
+          return after
+        })
+      ),
+    noteEvents: (events) =>
+      noted((record) => {
+        unwritten = [...unwritten, ...events]
+        return record
+      }),
+    recorded,
     changes: SubscriptionRef.changes(ref),
     events
   }

@@ -1,12 +1,15 @@
 /**
  * The place of an actor's one machine: filled, watched, emptied.
  */
-import { Effect, Exit, Scope } from "effect"
+import { Clock, Effect, Exit, Scope } from "effect"
+import { monotonicMillis } from "../Alarms.ts"
 import type { Machine, MachineExit } from "../Machine.ts"
 
 /** The machine a sandbox has at the moment, if any. */
 export interface MachineSlot {
   readonly machine: () => Machine | undefined
+  /** How long it has been there, in milliseconds; 0 without one. */
+  readonly heldMillis: () => number
   /** Gets a machine and keeps it; when getting it fails or is interrupted, nothing is kept. */
   readonly fill: <E, R>(
     machine: Effect.Effect<Machine, E, R>
@@ -17,6 +20,7 @@ export interface MachineSlot {
 
 interface Held {
   readonly machine: Machine
+  readonly since: number
   readonly scope: Scope.Closeable
 }
 
@@ -28,6 +32,7 @@ export const makeMachineSlot = Effect.fnUntraced(function* (
   onDeath: (machine: Machine, exit: MachineExit) => Effect.Effect<void>
 ) {
   const actor = yield* Effect.scope
+  const clock = yield* Clock.Clock
   let held: Held | undefined
 
   const watch = (mine: Held) =>
@@ -37,6 +42,7 @@ export const makeMachineSlot = Effect.fnUntraced(function* (
 
   const slot: MachineSlot = {
     machine: () => held?.machine,
+    heldMillis: () => (held === undefined ? 0 : monotonicMillis(clock) - held.since),
     fill: (from) =>
       Effect.uninterruptibleMask((restore) =>
         Effect.gen(function* () {
@@ -44,7 +50,7 @@ export const makeMachineSlot = Effect.fnUntraced(function* (
           const machine = yield* restore(Scope.provide(from, scope)).pipe(
             Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
           )
-          held = { machine, scope }
+          held = { machine, scope, since: monotonicMillis(clock) }
           yield* Effect.forkIn(watch(held), actor)
         })
       ),

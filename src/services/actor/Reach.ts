@@ -5,6 +5,7 @@
 import { Clock, Effect, Option, Result, Stream } from "effect"
 import { Connection, SandboxFailed, type Timeout } from "../../domain/Errors.ts"
 import type { Generation, SandboxId } from "../../domain/Ids.ts"
+import { monotonicMillis } from "../Alarms.ts"
 import type { Machine } from "../Machine.ts"
 import { traced, tracedStream } from "../Tracing.ts"
 import type { Attachments } from "./Attachments.ts"
@@ -58,9 +59,9 @@ export const makeReach = Effect.fnUntraced(function* (
 ) {
   const clock = yield* Clock.Clock
   let calls = 0
-  let lastAt = clock.currentTimeMillisUnsafe()
+  let lastAt = monotonicMillis(clock)
   const touch = () => {
-    lastAt = clock.currentTimeMillisUnsafe()
+    lastAt = monotonicMillis(clock)
   }
 
   /** Why a connection broke: the sandbox gave the machine up, the machine ended, or neither is known. */

@@ -230,6 +230,11 @@ int parent_at(int dir, char *path, bool make, char **base);     /* cuts path in 
 struct stat;
 void w_stat(const struct stat *, const char *target, u32 n);
 bool dots(const char *name);
+bool is_temporary(const char *name); /* a name under which the agent writes what is not finished */
 void upload_tick(void);
+
+/* watch.c and way.c: watching directories */
+void watch_published(const char *temporary, bool replaced); /* what was written under the first name has its own now */
+void watch_tick(void);
 
 #endif

@@ -152,6 +152,7 @@ void loop_once(int max_wait)
 		conn_tick();
 		proc_tick();
 		upload_tick();
+		watch_tick();
 	}
 	busy = conn_run();
 	sweep();

@@ -5,7 +5,7 @@
  *
  * A connection begins with MAGIC and a HELLO frame in each direction; bytes before MAGIC are discarded. Requests open a channel
  * whose number the host chose (below 2^31); the agent chooses numbers from 2^31 on for the connections it accepts. A channel ends
- * with its first OK, ERROR, END, EXIT or other one-frame reply; what arrives for a channel that has ended is ignored. The bytes in
+ * with its first OK, ERROR, END, ENDED, EXIT or other one-frame reply; what arrives for a channel that has ended is ignored. The bytes in
  * OUTPUT and DATA frames from the agent use up credit that the host grants per channel, an EVENT uses up one; the agent grants
  * WINDOW bytes of DATA per duplex channel and renews them with CREDIT. */
 #ifndef PROTO_H
@@ -75,6 +75,7 @@ enum type {
 	T_STATED = 74,    /* see files.c */
 	T_ENTRY = 75,     /* str path below the directory, the rest as T_STATED */
 	T_EVENT = 76,     /* u8 kind, u8 is directory, str path, str path before (renamed) */
+	T_ENDED = 77,     /* u8 how: a watch, because its path leads to its directory no more */
 	T_ACCEPTED = 78,  /* u32 channel */
 	T_LISTENING = 79, /* u16 port */
 	T_CONNECTED = 80,
@@ -90,5 +91,6 @@ enum code {
 enum { SPAWN_TTY = 1, SPAWN_STDIN = 2 };
 enum { SCOPE_PROCESS = 0, SCOPE_GROUP = 1, SCOPE_TREE = 2 };
 enum { EVENT_CREATED = 1, EVENT_MODIFIED, EVENT_REMOVED, EVENT_RENAMED, EVENT_OVERFLOW };
+enum { ENDED_REMOVED = 1, ENDED_MOVED, ENDED_REPLACED, ENDED_UNMOUNTED };
 
 #endif

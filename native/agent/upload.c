@@ -4,6 +4,9 @@
 #include <stdio.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+
+#define TEMPORARY ".fiberbox-"
 
 enum { MAX_UPLOADS = 64, IDLE_MS = 60000, MAX_HOPS = 40 };
 
@@ -76,7 +79,7 @@ static bool create(struct target *t, char *path, u32 mode)
 	}
 	if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random)
 		return false;
-	snprintf(t->temporary, sizeof t->temporary, ".fiberbox-%016llx", (unsigned long long)random);
+	snprintf(t->temporary, sizeof t->temporary, TEMPORARY "%016llx", (unsigned long long)random);
 	t->fd = keep_fd(openat(t->dir, t->temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
 	if (t->fd < 0)
 		return false;
@@ -99,9 +102,19 @@ static bool fill(struct target *t, struct str s)
 	return true;
 }
 
+bool is_temporary(const char *name)
+{
+	return strncmp(name, TEMPORARY, sizeof TEMPORARY - 1) == 0 && strlen(name) == sizeof TEMPORARY - 1 + 16;
+}
+
 static bool publish(struct target *t)
 {
-	return renameat(t->dir, t->temporary, t->dir, t->base) == 0;
+	bool made = syscall(SYS_renameat2, t->dir, t->temporary, t->dir, t->base, 1 /* RENAME_NOREPLACE */) == 0;
+	bool replaced = !made && errno == EEXIST;
+	if (!made && renameat(t->dir, t->temporary, t->dir, t->base) < 0)
+		return false;
+	watch_published(t->temporary, replaced);
+	return true;
 }
 
 static int accepted(const struct request *q, u64 offset)

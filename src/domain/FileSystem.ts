@@ -37,14 +37,27 @@ export type FileList = typeof FileList.Type
 /** Whose rights a file operation has; default `user`. */
 export const As = Schema.optional(User)
 
-/** What happened below a watched directory. */
+/**
+ * Why a watch ended: the watched directory, one above it or a link on the way to it was removed or moved, something was
+ * put in its place, or its file system is gone. A new watch sees what is at the path now, if anything.
+ */
+export const WatchEnd = Schema.Literals(["removed", "moved", "replaced", "unmounted"])
+export type WatchEnd = typeof WatchEnd.Type
+
+/**
+ * What happened below a watched directory. A directory that is moved in tells of what is in it as well; one that is moved
+ * out is `Removed` as a whole. Repeated changes of one file may be told once. What is written through fiberbox has one
+ * event: `Created` or, where it replaced a file, `Modified`.
+ */
 export const WatchEvent = Schema.Union([
   Schema.TaggedStruct("Created", { path: SandboxPath }),
   Schema.TaggedStruct("Modified", { path: SandboxPath }),
   Schema.TaggedStruct("Removed", { path: SandboxPath }),
   Schema.TaggedStruct("Renamed", { from: SandboxPath, to: SandboxPath }),
-  /** Events were lost: look again at the whole directory. */
-  Schema.TaggedStruct("Overflow", {})
+  /** Events were lost: look again at the whole directory. The watch goes on. */
+  Schema.TaggedStruct("Overflow", {}),
+  /** The path leads to this directory no more. The last event. */
+  Schema.TaggedStruct("Ended", { reason: WatchEnd })
 ])
 export type WatchEvent = typeof WatchEvent.Type
 

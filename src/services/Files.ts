@@ -85,7 +85,10 @@ export interface FilesApi {
     options?: AsUser & { readonly recursive?: boolean | undefined }
   ) => Effect.Effect<void, FileOperationError>
   readonly chmod: (path: string, mode: number, options?: AsUser) => Effect.Effect<void, FileOperationError>
-  /** What happens below a directory from now on. */
+  /**
+   * What happens below a directory from now on. When the path leads to that directory no more, the stream ends with an
+   * `Ended` event. `ResourceExhausted` when a sandbox has as many watches as it may, or more directories than one can hold.
+   */
   readonly watch: (
     path: string,
     options?: AsUser & { readonly recursive?: boolean | undefined }

@@ -99,7 +99,7 @@ export interface MachineProcesses {
 }
 
 /** How a file operation can fail. */
-export type FileError = FileFailed | InvalidArgument | MachineError
+export type FileError = FileFailed | InvalidArgument | ResourceExhausted | MachineError
 
 /** The files of a machine. Every operation has the rights of the user it names. */
 export interface MachineFiles {
@@ -150,7 +150,7 @@ export interface MachineFiles {
     options: { readonly recursive: boolean; readonly user: User }
   ) => Effect.Effect<void, FileError>
   readonly chmod: (path: string, mode: number, user: User) => Effect.Effect<void, FileError>
-  /** What happens below a directory from now on. */
+  /** What happens below a directory from now on. {@link ResourceExhausted} when no more can be watched. */
   readonly watch: (
     path: string,
     options: { readonly recursive: boolean; readonly user: User }

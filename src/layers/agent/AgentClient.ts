@@ -122,7 +122,7 @@ export interface AgentClient {
     path: string,
     recursive: boolean,
     deadlineMillis: number
-  ) => Stream.Stream<P.ReplyOf<"Ok"> | P.ReplyOf<"Event">, AgentError>
+  ) => Stream.Stream<P.ReplyOf<"Ok"> | P.ReplyOf<"Event"> | P.ReplyOf<"Ended">, AgentError>
   readonly list: (
     ids: Ids,
     path: string,
@@ -342,11 +342,11 @@ const makeClient = (session: AgentSession, epoch: string): AgentClient => {
         open: request(session, (channel) =>
           P.Watch.encode(channel, { uid, gid, recursive, credit: watchWindowEvents, path })
         ),
-        isLast: (reply) => reply._tag === "End",
-        cost: () => 1,
+        isLast: (reply) => reply._tag === "Ended",
+        cost: (reply) => (reply._tag === "Event" ? 1 : 0),
         credit: watchWindowEvents,
         deadlineMillis
-      }).pipe(Stream.filter((item) => item._tag === "Ok" || item._tag === "Event")),
+      }).pipe(Stream.filter((item) => item._tag === "Ok" || item._tag === "Event" || item._tag === "Ended")),
     list: ({ uid, gid }, path, depth, limit, deadline) =>
       Effect.map(
         collect(P.List, { uid, gid, path, depth, limit }, P.Entry, deadline),

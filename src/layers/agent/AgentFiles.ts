@@ -2,7 +2,7 @@
  * The files of a machine, as its agent reads and writes them.
  */
 import { Effect, Stream } from "effect"
-import { Conflict, InvalidArgument, NotFound } from "../../domain/Errors.ts"
+import { Conflict, InvalidArgument, NotFound, ResourceExhausted } from "../../domain/Errors.ts"
 import type { FileInfo, WatchEvent } from "../../domain/FileSystem.ts"
 import type { MachineFiles } from "../../services/Machine.ts"
 import type { AgentClient } from "./AgentClient.ts"
@@ -31,7 +31,8 @@ const infoOf = (path: string, stat: P.ReplyOf<"Stated"> | P.ReplyOf<"Entry">): F
 const below = (directory: string, path: string): string =>
   path === "" ? directory : directory.endsWith("/") ? `${directory}${path}` : `${directory}/${path}`
 
-const eventOf = (directory: string, event: P.ReplyOf<"Event">): WatchEvent => {
+const eventOf = (directory: string, event: P.ReplyOf<"Event"> | P.ReplyOf<"Ended">): WatchEvent => {
+  if (event._tag === "Ended") return { _tag: "Ended", reason: P.watchEnds[event.how] ?? "removed" }
   const path = below(directory, event.path)
   switch (event.kind) {
     case P.eventKinds.created:
@@ -125,9 +126,13 @@ export const makeFiles = (client: AgentClient, facts: MachineFacts): MachineFile
         : Effect.fail(new InvalidArgument({ field: "mode", reason: "permission bits are 0 to 0o7777" })),
     watch: (path, { recursive, user }) =>
       client.watch(idsOf(user), path, recursive, millis).pipe(
-        Stream.filter((item) => item._tag === "Event"),
+        Stream.filter((item) => item._tag !== "Ok"),
         Stream.map((event) => eventOf(path, event)),
-        Stream.mapError(failure("watch", path))
+        Stream.mapError((error) =>
+          error._tag === "AgentFailed" && error.code === "resources"
+            ? new ResourceExhausted({ resource: "watches", reason: error.reason })
+            : failure("watch", path)(error)
+        )
       )
   }
 }

@@ -126,6 +126,7 @@ export const Process = message("Process", 73, {
 export const Stated = message("Stated", 74, stat)
 export const Entry = message("Entry", 75, { path: text, ...stat })
 export const Event = message("Event", 76, { kind: u8, directory: bool, path: text, before: text })
+export const Ended = message("Ended", 77, { how: u8 })
 export const Accepted = message("Accepted", 78, { channel: u32 })
 export const Listening = message("Listening", 79, { port: u16 })
 export const Connected = message("Connected", 80, {})
@@ -182,6 +183,7 @@ export const replies = [
   Stated,
   Entry,
   Event,
+  Ended,
   Accepted,
   Listening,
   Connected
@@ -274,3 +276,6 @@ export const fileTypes = ["device", "file", "directory", "symlink", "fifo", "soc
 
 /** Kinds of {@link Event}, by number. */
 export const eventKinds = { created: 1, modified: 2, removed: 3, renamed: 4, overflow: 5 } as const
+
+/** How a watch ended, by the number in {@link Ended}. */
+export const watchEnds = ["removed", "removed", "moved", "replaced", "unmounted"] as const

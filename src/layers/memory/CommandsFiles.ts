@@ -16,7 +16,7 @@ import {
   writeWhole
 } from "./Files.ts"
 import type { FsFailure, FsResult } from "./Inode.ts"
-import { forReading, openPath } from "./OpenPath.ts"
+import { forReading, forWriting, openPath } from "./OpenPath.ts"
 import type { Process, Program } from "./Process.ts"
 
 export const mkdir: Program = (process, argv) => {
@@ -77,7 +77,7 @@ export const touch: Program = (process, argv) =>
     }
     if (node.frozen) return Result.fail<FsFailure>({ reason: "read-only", path, detail: "" })
     node.modifiedAt = tree.now()
-    if (node.kind !== "directory") tree.changed({ kind: "modified", place: place.success })
+    if (node.kind !== "directory") tree.changed({ kind: "modified", at: place.success, node })
     return Result.succeed(undefined)
   })
 
@@ -131,9 +131,13 @@ const copy = (process: Process, from: string, to: string, recursive: boolean): F
     if (Result.isFailure(data)) return data
     const parent = tree.lookup(parentOf(to), process.uid, true)
     if (Result.isFailure(parent)) return parent
-    const existing = statOf(tree, to, process.uid, true)
-    const mode = Result.isSuccess(existing) ? undefined : info.success.mode & 0o755
-    return writeWhole(tree, to, data.success, mode, process.uid)
+    const file = openPath(process, to, { ...forWriting, mode: info.success.mode & 0o755 })
+    if (Result.isFailure(file)) return file
+    const written = data.success.length > 0 ? file.success.write(data.success) : 0
+    file.success.close()
+    return written === data.success.length
+      ? Result.succeed(undefined)
+      : Result.fail<FsFailure>({ reason: "no-space", path: to, detail: "" })
   }
   if (!recursive) return Result.fail<FsFailure>({ reason: "is-directory", path: from, detail: "" })
   if (to === from || to.startsWith(`${from}/`))
@@ -227,11 +231,13 @@ export const chown: Program = (process, argv) => {
   return each(process, argv[0], paths, "changing ownership of", (path) => {
     const place = process.kernel.tree.lookup(path, process.uid, true)
     if (Result.isFailure(place)) return place
+    const { tree } = process.kernel
     const { node } = place.success
     if (process.uid !== 0) return Result.fail<FsFailure>({ reason: "permission", path, detail: "" })
     if (node.frozen) return Result.fail<FsFailure>({ reason: "read-only", path, detail: "" })
     node.uid = uid
     node.gid = uid
+    if (node.kind !== "directory") tree.changed({ kind: "modified", at: place.success, node })
     return Result.succeed(undefined)
   })
 }

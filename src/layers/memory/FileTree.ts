@@ -12,6 +12,7 @@ import {
   blockBytes,
   blocksOf,
   type DirectoryNode,
+  type Entry,
   encode,
   type FileNode,
   type FsResult,
@@ -23,12 +24,8 @@ import {
   WRITE
 } from "./Inode.ts"
 
-/** Where a path leads: the directory it is (or would be) in, and the way there. */
+/** Where a path leads: the directory it is (or would be) in, and its name there. */
 export interface Place {
-  /** From the root to the directory that holds the name. */
-  readonly directories: ReadonlyArray<DirectoryNode>
-  /** The names of all of {@link directories} but the root. */
-  readonly names: ReadonlyArray<string>
   readonly parent: DirectoryNode
   /** Empty for the root itself. */
   readonly name: string
@@ -37,10 +34,18 @@ export interface Place {
   readonly path: string
 }
 
-/** A change, told to whoever watches. */
+export type { Entry } from "./Inode.ts"
+
+/** A change of the node under a name, told to whoever watches. */
 export type Change =
-  | { readonly kind: "created" | "modified" | "removed"; readonly place: Place }
-  | { readonly kind: "renamed"; readonly place: Place; readonly to: Place }
+  | { readonly kind: "created" | "modified" | "removed"; readonly at: Entry; readonly node: Node }
+  | {
+      readonly kind: "renamed"
+      readonly at: Entry
+      readonly node: Node
+      readonly to: Entry
+      readonly replaced: Node | undefined
+    }
 
 /** Limits of the writable part. */
 export interface DiskLimits {
@@ -79,8 +84,11 @@ export class FileTree {
     this.root.links = 1
   }
 
-  /** Finds where a path leads. With `follow` a link at its end is followed too; a name that is missing there is no failure. */
-  resolve(path: string, uid: number, follow: boolean): FsResult<Place> {
+  /**
+   * Finds where a path leads. With `follow` a link at its end is followed too; a name that is missing there is no failure.
+   * Every name on the way, those of links included, is added to `way`.
+   */
+  resolve(path: string, uid: number, follow: boolean, way?: Array<Entry>): FsResult<Place> {
     if (path.length > maxPathBytes && encode(path).length > maxPathBytes) return fsFail("name-too-long", path)
     const pending = partsOf(path)
     const directories: Array<DirectoryNode> = [this.root]
@@ -97,11 +105,12 @@ export class FileTree {
       }
       if (part.length > maxNameBytes / 4 && encode(part).length > maxNameBytes)
         return fsFail("name-too-long", path)
+      way?.push({ parent, name: part })
       const last = pending.length === 0
       const node = parent.entries.get(part)
       if (node === undefined) {
         if (!last) return fsFail("not-found", path)
-        return Result.succeed(placeOf(directories, names, parent, part, undefined))
+        return Result.succeed(placeOf(names, parent, part, undefined))
       }
       if (node.kind === "symlink" && (!last || follow || mustBeDirectory)) {
         links++
@@ -116,7 +125,7 @@ export class FileTree {
       }
       if (last) {
         if (mustBeDirectory && node.kind !== "directory") return fsFail("not-directory", path)
-        return Result.succeed(placeOf(directories, names, parent, part, node))
+        return Result.succeed(placeOf(names, parent, part, node))
       }
       if (node.kind !== "directory") return fsFail("not-directory", path)
       directories.push(node)
@@ -125,15 +134,17 @@ export class FileTree {
     // The path ended at a directory already passed: the root, or after `..`.
     const node = directories.pop() ?? this.root
     const name = names.pop() ?? ""
-    if (directories.length === 0) directories.push(this.root)
-    return Result.succeed(
-      placeOf(directories, names, directories[directories.length - 1] ?? this.root, name, node)
-    )
+    return Result.succeed(placeOf(names, directories[directories.length - 1] ?? this.root, name, node))
   }
 
   /** Finds an existing node. */
-  lookup(path: string, uid: number, follow: boolean): FsResult<Place & { readonly node: Node }> {
-    const place = this.resolve(path, uid, follow)
+  lookup(
+    path: string,
+    uid: number,
+    follow: boolean,
+    way?: Array<Entry>
+  ): FsResult<Place & { readonly node: Node }> {
+    const place = this.resolve(path, uid, follow, way)
     if (Result.isFailure(place)) return Result.fail(place.failure)
     const node = place.success.node
     return node === undefined ? fsFail("not-found", path) : Result.succeed({ ...place.success, node })
@@ -162,9 +173,8 @@ export class FileTree {
       this.usedBytes += size
     }
     this.attach(place, node)
-    const added = { ...place, node }
-    this.changed({ kind: "created", place: added })
-    return Result.succeed(added)
+    this.changed({ kind: "created", at: place, node })
+    return Result.succeed({ ...place, node })
   }
 
   /** Takes a node from its place, freeing it when this was its last name. */
@@ -172,8 +182,9 @@ export class FileTree {
     place.parent.entries.delete(place.name)
     place.parent.modifiedAt = this.now()
     place.node.links--
+    moveEntries(place.node, place, { parent: undefined, name: place.name })
     this.release(place.node)
-    this.changed({ kind: "removed", place })
+    this.changed({ kind: "removed", at: place, node: place.node })
   }
 
   /** Frees a node without names and open handles. */
@@ -188,6 +199,16 @@ export class FileTree {
     place.parent.entries.set(place.name, node)
     place.parent.modifiedAt = this.now()
     node.links++
+    if (node.kind === "directory") node.entry = { parent: place.parent, name: place.name }
+  }
+
+  /** Puts another file where one is, at once. */
+  supplant(place: Place, existing: Node, node: FileNode): void {
+    existing.links--
+    moveEntries(existing, place, { parent: undefined, name: place.name })
+    this.release(existing)
+    this.attach(place, node)
+    this.changed({ kind: "modified", at: place, node })
   }
 
   /** A file without a name, which counts until its handle is released: for writes that become visible at once. */
@@ -220,7 +241,9 @@ export class FileTree {
   resize(node: FileNode, size: number): void {
     this.usedBytes += blocksOf(size) - blocksOf(node.size)
     if (size > node.data.length) {
-      const data = new Uint8Array(Math.max(size, Math.min(node.data.length * 2, size + 1024 * 1024)))
+      // Doubled, so that each byte of a file that grows is moved a few times at most, but never more than the disk has.
+      const free = Math.max(0, this.limits.bytes - this.usedBytes)
+      const data = new Uint8Array(Math.max(size, Math.min(node.data.length * 2, size + free)))
       data.set(node.data.subarray(0, node.size))
       node.data = data
     } else if (size === 0) {
@@ -255,7 +278,7 @@ export class FileTree {
     const replaced = target.node
     if (replaced === node) return Result.succeed(undefined)
     if (node.kind === "directory") {
-      if (target.directories.includes(node)) return fsFail("invalid", to)
+      if (isAtOrBelow(target.parent, node)) return fsFail("invalid", to)
       // Its `..` changes, which is a write to the directory itself.
       if (source.parent !== target.parent && !allowed(node, uid, WRITE)) return fsFail("permission", from)
     }
@@ -277,13 +300,17 @@ export class FileTree {
   private replace(source: Place & { readonly node: Node }, target: Place): void {
     source.parent.entries.delete(source.name)
     source.parent.modifiedAt = this.now()
-    if (target.node !== undefined) {
-      target.node.links--
-      this.release(target.node)
+    const { node } = source
+    const replaced = target.node
+    if (replaced !== undefined) {
+      replaced.links--
+      moveEntries(replaced, target, { parent: undefined, name: target.name })
+      this.release(replaced)
     }
-    target.parent.entries.set(target.name, source.node)
+    target.parent.entries.set(target.name, node)
     target.parent.modifiedAt = this.now()
-    this.changed({ kind: "renamed", place: source, to: { ...target, node: source.node } })
+    moveEntries(node, source, target)
+    this.changed({ kind: "renamed", at: source, node, to: target, replaced })
   }
 
   changed(change: Change): void {
@@ -291,15 +318,29 @@ export class FileTree {
   }
 }
 
+/** Has what knows a node by a name know it by another one from now on. */
+const moveEntries = (node: Node, from: Entry, to: Entry): void => {
+  const known =
+    node.kind === "file" ? node.openAs : node.kind === "directory" && node.entry ? [node.entry] : []
+  for (const entry of known) {
+    if (entry.parent !== from.parent || entry.name !== from.name) continue
+    entry.parent = to.parent
+    entry.name = to.name
+  }
+}
+
+const isAtOrBelow = (directory: DirectoryNode, top: DirectoryNode): boolean => {
+  let at: DirectoryNode | undefined = directory
+  while (at !== undefined && at !== top) at = at.entry?.parent
+  return at === top
+}
+
 const placeOf = (
-  directories: ReadonlyArray<DirectoryNode>,
   names: ReadonlyArray<string>,
   parent: DirectoryNode,
   name: string,
   node: Node | undefined
 ): Place => ({
-  directories,
-  names,
   parent,
   name,
   node,

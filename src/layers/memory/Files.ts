@@ -120,10 +120,7 @@ export const publish = (
     const added = tree.add(place, node, uid, path)
     if (Result.isFailure(added)) return Result.fail(added.failure)
   } else {
-    existing.links--
-    tree.release(existing)
-    tree.attach(place, node)
-    tree.changed({ kind: "modified", place: { ...place, node } })
+    tree.supplant(place, existing, node)
   }
   tree.closeFile(node)
   return Result.succeed(undefined)
@@ -201,10 +198,8 @@ const removePlace = (
   if (node.kind === "directory" && node.entries.size > 0) {
     if (!recursive) return fsFail("not-empty", path)
     if (!node.frozen && !allowed(node, uid, READ | SEARCH | WRITE)) return fsFail("permission", path)
-    const directories = [...place.directories, node]
-    const names = [...place.names, place.name]
     for (const [name, child] of [...node.entries]) {
-      const below = { directories, names, parent: node, name, node: child, path: join(place.path, name) }
+      const below = { parent: node, name, node: child, path: join(place.path, name) }
       const removed = removePlace(tree, below, true, uid, join(path, name))
       if (Result.isFailure(removed)) return removed
     }
@@ -221,6 +216,6 @@ export const chmod = (tree: FileTree, path: string, mode: number, uid: number): 
   if (node.frozen) return fsFail("read-only", path)
   if (uid !== 0 && node.uid !== uid) return fsFail("permission", path)
   node.mode = mode
-  if (node.kind !== "directory") tree.changed({ kind: "modified", place: place.success })
+  if (node.kind !== "directory") tree.changed({ kind: "modified", at: place.success, node })
   return Result.succeed(undefined)
 }

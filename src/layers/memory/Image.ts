@@ -29,6 +29,7 @@ const devices: ReadonlyArray<readonly [string, DeviceName]> = [
 const put = <N extends Node>(directory: DirectoryNode, name: string, node: N): N => {
   directory.entries.set(name, node)
   node.links++
+  if (node.kind === "directory" && !node.frozen) node.entry = { parent: directory, name }
   return node
 }
 

@@ -21,6 +21,12 @@ interface NodeFields {
   readonly frozen: boolean
 }
 
+/** A name in a directory; `parent` is missing once the name is gone. */
+export interface Entry {
+  parent: DirectoryNode | undefined
+  name: string
+}
+
 /** A regular file: the first `size` bytes of `data`. */
 export interface FileNode extends NodeFields {
   readonly kind: "file"
@@ -28,11 +34,15 @@ export interface FileNode extends NodeFields {
   size: number
   /** Open handles: a file without names lives until the last is closed. */
   opens: number
+  /** The names under which it is open, which follow renames. */
+  readonly openAs: Set<Entry>
 }
 
 export interface DirectoryNode extends NodeFields {
   readonly kind: "directory"
   readonly entries: Map<string, Node>
+  /** Its one name; the root, and what all machines share, has none. */
+  entry: Entry | undefined
 }
 
 export interface LinkNode extends NodeFields {
@@ -158,12 +168,14 @@ export const makeNodes = (firstInode: number, frozen: boolean) => {
       kind: "file",
       data,
       size: data.length,
-      opens: 0
+      opens: 0,
+      openAs: new Set()
     }),
     directory: (mode: number, uid: number, at: number): DirectoryNode => ({
       ...fields(mode, uid, at),
       kind: "directory",
-      entries: new Map()
+      entries: new Map(),
+      entry: undefined
     }),
     symlink: (target: string, uid: number, at: number): LinkNode => ({
       ...fields(0o777, uid, at),

@@ -2,11 +2,11 @@
  * The files of an in-memory machine, as its service uses them.
  */
 import { Cause, Effect, Result, Stream } from "effect"
-import type { FileFailed } from "../../domain/Errors.ts"
+import { type FileFailed, ResourceExhausted } from "../../domain/Errors.ts"
 import { maxChunkBytes, type WatchEvent } from "../../domain/FileSystem.ts"
 import type { MachineError, MachineFiles } from "../../services/Machine.ts"
 import { chmod, list, makeDirs, readable, remove, stat, writeWhole } from "./Files.ts"
-import { type FileWatch, watch } from "./FileWatch.ts"
+import { type FileWatch, maxWatches, watch } from "./FileWatch.ts"
 import { type FileNode, type FsResult, uidOf } from "./Inode.ts"
 import { type Calls, holding } from "./MachineCalls.ts"
 import type { Cut } from "./RunningMachine.ts"
@@ -59,10 +59,11 @@ export const makeFiles = (calls: Calls): MachineFiles => {
     watch: (path, { recursive, user }) =>
       Stream.unwrap(
         Effect.gen(function* () {
-          const watching = yield* holding<Watching, FileFailed | MachineError>((keep) =>
+          const watching = yield* holding<Watching, FileFailed | ResourceExhausted | MachineError>((keep) =>
             calls.call(
               "watch",
-              Effect.suspend(() => {
+              Effect.suspend((): Effect.Effect<Watching, FileFailed | ResourceExhausted> => {
+                if (tree.watchers.size >= maxWatches) return Effect.fail(tooMany)
                 const found = watch(tree, path, recursive, uidOf(user), machine.kernel.schedule)
                 return raise(
                   Result.mapBoth(found, {
@@ -96,10 +97,16 @@ const readStream = (calls: Calls, node: FileNode, offset: number, length: number
   return Stream.fromPull(Effect.succeed(pull))
 }
 
+const tooMany = new ResourceExhausted({
+  resource: "watches",
+  reason: `a sandbox has at most ${maxWatches} watches`
+})
+
 type Watching = ReturnType<typeof openWatch>
 
 const openWatch = (calls: Calls, watching: FileWatch) => {
   let cut: Cut | undefined
+  let ended = false
   const forget = calls.machine.onCut((reason) => {
     cut = reason
     watching.wakeup.notify()
@@ -107,8 +114,10 @@ const openWatch = (calls: Calls, watching: FileWatch) => {
   const next = waitFor(
     watching.wakeup,
     (): { readonly events: ReadonlyArray<WatchEvent> } | Cut | undefined => {
+      if (ended) return { events: [] }
       if (cut !== undefined) return cut
       const events = watching.take()
+      ended = events.at(-1)?._tag === "Ended"
       return events.length > 0 ? { events } : undefined
     }
   )

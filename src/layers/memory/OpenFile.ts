@@ -4,8 +4,8 @@
  * room waits for the file's wakeup.
  */
 import type { FileFailure } from "../../domain/Errors.ts"
-import type { FileTree, Place } from "./FileTree.ts"
-import { type DeviceName, type FileNode, READ, WRITE } from "./Inode.ts"
+import type { FileTree } from "./FileTree.ts"
+import { type DeviceName, type Entry, type FileNode, READ, WRITE } from "./Inode.ts"
 import { Journal, type OutputStream } from "./Journal.ts"
 import { type Schedule, Wakeup } from "./Wakeup.ts"
 
@@ -207,13 +207,15 @@ export interface OpenMode {
 /** An open regular file with its position, which all descriptors that stem from one opening share. */
 export const openRegular = (
   tree: FileTree,
-  place: Place,
+  at: Entry,
   node: FileNode,
   mode: OpenMode,
   wakeup: Wakeup
 ): OpenFile => {
   let position = 0
+  const entry: Entry = { parent: at.parent, name: at.name }
   node.opens++
+  node.openAs.add(entry)
   return {
     readable: wakeup,
     writable: wakeup,
@@ -228,14 +230,17 @@ export const openRegular = (
     write: (data) => {
       if (!mode.write) return "bad-descriptor"
       if (data.length === 0) return 0
-      const at = mode.append ? node.size : position
-      const count = tree.writeAt(node, at, data)
+      const from = mode.append ? node.size : position
+      const count = tree.writeAt(node, from, data)
       if (count === 0) return "no-space"
-      position = at + count
-      tree.changed({ kind: "modified", place: { ...place, node } })
+      position = from + count
+      tree.changed({ kind: "modified", at: entry, node })
       return count
     },
-    close: () => tree.closeFile(node)
+    close: () => {
+      node.openAs.delete(entry)
+      tree.closeFile(node)
+    }
   }
 }
 

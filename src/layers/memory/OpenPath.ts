@@ -10,6 +10,8 @@ import type { Process } from "./Process.ts"
 export interface OpenOptions extends OpenMode {
   readonly create: boolean
   readonly truncate: boolean
+  /** Of a file that is made; default 0o644. */
+  readonly mode?: number
 }
 
 export const forReading: OpenOptions = {
@@ -46,7 +48,7 @@ export const openPath = (process: Process, path: string, options: OpenOptions): 
   if (node === undefined) {
     if (!options.create) return fsFail("not-found", path)
     if (path.endsWith("/")) return fsFail("is-directory", path)
-    const file = tree.nodes.file(0o644, uid, tree.now())
+    const file = tree.nodes.file(options.mode ?? 0o644, uid, tree.now())
     const added = tree.add(place, file, uid, path)
     return Result.map(added, (place) => openRegular(tree, place, file, options, kernel.never))
   }
@@ -56,9 +58,9 @@ export const openPath = (process: Process, path: string, options: OpenOptions): 
   if (node.kind === "fifo") return Result.succeed(kernel.fifo(node).open(options.read, options.write))
   if (node.kind === "device") return openSpecial(process, node.device, path)
   if (options.write && node.frozen) return fsFail("read-only", path)
-  if (options.truncate && node.size > 0) {
+  if (options.truncate) {
     tree.resize(node, 0)
-    tree.changed({ kind: "modified", place })
+    tree.changed({ kind: "modified", at: place, node })
   }
   return Result.succeed(openRegular(tree, place, node, options, kernel.never))
 }

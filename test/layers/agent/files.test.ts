@@ -281,6 +281,7 @@ describe("watching", () => {
         const fiber = yield* Effect.forkChild(
           client.watch(ids, `${home}/w`, true, deadline).pipe(
             Stream.takeUntil((item) => item._tag === "Event" && item.path === "end"),
+            Stream.filter((item) => item._tag !== "Ended"),
             Stream.runForEach((item) =>
               item._tag === "Ok"
                 ? Deferred.succeed(watching, undefined)

@@ -34,6 +34,34 @@ const link = (tree: FileTree, target: string, path: string) => {
   return Result.getOrThrow(tree.add(place, tree.nodes.symlink(target, user, 0), user, path))
 }
 
+describe("a file that grows piece by piece", () => {
+  const grow = (limit: number, size: number) => {
+    const tree = disk({ bytes: limit, inodes: 10 })
+    const file = Result.getOrThrow(tree.unnamed(0o644, user, "/file"))
+    const piece = new Uint8Array(128 * 1024)
+    let moved = 0
+    let before = file.data
+    for (let at = 0; at < size; at += piece.length) {
+      tree.writeAt(file, at, piece)
+      if (file.data !== before) moved += before.length
+      before = file.data
+    }
+    return { file, moved }
+  }
+
+  it("has each of its bytes moved twice at most on average", () => {
+    const size = 100 * 1024 * 1024
+    const { file, moved } = grow(8 * size, size)
+    assert.strictEqual(file.size, size)
+    assert.isBelow(moved, 2 * size)
+  })
+
+  it("takes no more memory than its disk has bytes", () => {
+    const limit = 10 * 1024 * 1024
+    assert.isAtMost(grow(limit, 2 * limit).file.data.length, limit)
+  })
+})
+
 describe("paths", () => {
   it("follow links at their beginning and middle, and at their end only to read", () => {
     const tree = disk()

@@ -7,13 +7,14 @@
  * ```
  *
  * It begins by bringing into line what the last one left, then listens, and
- * announces itself to the command line of the same user. When it ends it takes
- * no more calls, waits for those under way, and leaves detached sandboxes
- * running or kills all, as it is set up.
+ * announces itself to the command line of the same user. When it ends it frees
+ * its port, takes no more calls, waits for those under way, and leaves detached
+ * sandboxes running or kills all, as it is set up. The next one with the same
+ * state directory may be started before: it waits until this one has gone.
  */
 import { readFileSync } from "node:fs"
 import * as NodeServices from "@effect/platform-node/NodeServices"
-import { Context, Effect, Layer, Metric, Path, type Redacted, Schema } from "effect"
+import { Context, Effect, Latch, Layer, Metric, Path, type Redacted, Schedule, Schema } from "effect"
 import { Digest, SecureRandom } from "effect/crypto"
 import type { Failure as ContainerFailure } from "./container.ts"
 import * as TokenAuthenticator from "./layers/auth/TokenAuthenticator.ts"
@@ -38,6 +39,7 @@ import {
   defaultDrainMillis,
   defaultHost,
   defaultPort,
+  endMillis,
   settings as fromEnvironment,
   offersHostImage,
   type ServiceSettings
@@ -67,8 +69,13 @@ export class RunningService extends Context.Service<
     readonly token: Redacted.Redacted<string> | undefined
     /** Absolute path of what it keeps. */
     readonly stateDir: string
+    /** Has the end, now or when it comes, wait for no call: they are cut off, and clients go on with the next service. */
+    readonly hurry: Effect.Effect<void>
   }
 >()("fiberbox/service/RunningService") {}
+
+/** How often the state directory of a service that is ending is tried, in milliseconds. */
+const lockPollMillis = 50
 
 /** The token of the service's own user. */
 class OwnToken extends Context.Service<OwnToken, Redacted.Redacted<string> | undefined>()(
@@ -82,14 +89,32 @@ const version = Effect.sync(
       .version
 )
 
-/** The state directory: without a choice, the one of this user's service on this computer. */
-const instance = ({ baseDir, ephemeral, stateDir }: ServiceSettings) =>
-  Layer.unwrap(
+const isHeld = (error: DirectoryInstance.InstanceError) =>
+  error._tag === "Conflict" && error.kind === "instance"
+
+/**
+ * The state directory: without a choice, the one of this user's service on this
+ * computer. A service that has it and is ending is waited for, as long as one
+ * of the same settings may take.
+ */
+const instance = ({ baseDir, drainMillis = defaultDrainMillis, ephemeral, stateDir }: ServiceSettings) =>
+  Layer.effect(
+    Instance,
     Effect.gen(function* () {
       const path = yield* Path.Path
       const base = path.resolve(baseDir ?? (yield* DirectoryInstance.defaultBaseDir))
       const chosen = ephemeral === true ? undefined : (stateDir ?? path.join(base, "service"))
-      return DirectoryInstance.layer({ baseDir: base, stateDir: chosen })
+      const made = DirectoryInstance.make({ baseDir: base, stateDir: chosen })
+      const waitMillis = drainMillis + endMillis
+      return yield* Effect.catchIf(made, isHeld, () =>
+        Effect.andThen(
+          Effect.logInfo(`waiting up to ${waitMillis} ms for whoever has ${chosen} to end`),
+          Effect.retry(made, {
+            while: isHeld,
+            schedule: Schedule.max([Schedule.spaced(lockPollMillis), Schedule.during(waitMillis)])
+          })
+        )
+      )
     })
   )
 
@@ -170,26 +195,36 @@ const server = (settings: ServiceSettings) =>
     )
   )
 
-/** Says where the service is, and sees to its end: first it is not found any more, then it takes no more calls. */
+/**
+ * Says where the service is, and sees to its end. First it is not found any
+ * more, and the port is free for the next one; calls that come on open
+ * connections are sent there. Those under way have the drain to finish. Then
+ * every connection is cut, also one whose peer neither reads nor answers.
+ */
 const doorkeeper = ({ drainMillis = defaultDrainMillis }: ServiceSettings) =>
   Layer.effect(
     RunningService,
     Effect.gen(function* () {
       const { url } = yield* Server.ServerAddress
+      const { cut, leave } = yield* Server.ServerEnd
       const calls = yield* Calls
       const token = yield* OwnToken
       const { baseDir, stateDir } = yield* Instance
+      const hurried = yield* Latch.make(false)
       yield* Effect.addFinalizer(() =>
         Effect.gen(function* () {
-          const running = calls.running()
-          if (running > 0) yield* Effect.logInfo(`waiting for ${running} calls`)
-          const done = yield* calls.drain(drainMillis)
-          if (!done) yield* Effect.logWarning(`${calls.running()} calls are cut off after ${drainMillis} ms`)
+          yield* leave
+          if (calls.running() > 0) {
+            yield* Effect.logInfo(`waiting up to ${drainMillis} ms for ${calls.running()} calls`)
+          }
+          const done = yield* Effect.raceFirst(calls.drain(drainMillis), Effect.as(hurried.await, false))
+          if (!done) yield* Effect.logInfo(`${calls.running()} calls are cut off`)
+          yield* cut
         })
       )
       if (token !== undefined) yield* announce(baseDir, { url, token })
       yield* Effect.logInfo("serving").pipe(Effect.annotateLogs({ url, stateDir }))
-      return { url, token, stateDir }
+      return { url, token, stateDir, hurry: Effect.asVoid(hurried.open) }
     })
   )
 

@@ -1,15 +1,19 @@
 /**
  * `fiberbox serve`: a service in the foreground.
  */
-import { Context, Effect, Layer, Option, Path, Queue, References } from "effect"
+import { Context, Effect, Exit, Layer, Option, Path, Queue, References, Scope } from "effect"
 import { Command, Flag, GlobalFlag } from "effect/cli"
-import { type ServiceSettings, settings as settingsOfEnvironment } from "../service/Settings.ts"
-import { whenFree } from "./Connect.ts"
+import {
+  defaultDrainMillis,
+  endMillis,
+  type ServiceSettings,
+  settings as settingsOfEnvironment
+} from "../service/Settings.ts"
 import { refuse } from "./Failure.ts"
 import { conclude, writeJson, writeText } from "./Perform.ts"
 import { backends, defaultBackend } from "./RunCommand.ts"
 import { jsonFlag, parsed } from "./SharedFlags.ts"
-import { listen } from "./Signals.ts"
+import { type EndSignal, listen } from "./Signals.ts"
 import { fields } from "./Text.ts"
 import * as Units from "./Units.ts"
 
@@ -64,7 +68,9 @@ const flags = {
     Flag.optional
   ),
   drain: parsed("drain", "TIME", "a duration such as 10s, more than 0", Units.parseDuration).pipe(
-    Flag.withDescription("How long calls under way may still take when it ends (default 10s)"),
+    Flag.withDescription(
+      "How long calls under way may still take when it ends (default 10s); a second signal cuts it short"
+    ),
     Flag.optional
   ),
   json: jsonFlag("Write one JSON document when it is ready: event, url, stateDir, tokenFile")
@@ -75,8 +81,10 @@ const description = `Serve sandboxes to other programs, over WebSocket and HTTP
 When it is ready it says where it is and where the token is, which the commands of the same user on this machine
 find by themselves. Every call needs a token: that one, a key (\`fiberbox keys mint\`), or a JWT where JWT_SECRET is set.
 
-SIGTERM or Ctrl-C ends it: no new call is taken, calls under way have --drain to finish, and the sandboxes that
-stay go on running until the next service takes them over (or end, with --on-close kill). Exit code 0.
+SIGTERM or Ctrl-C ends it: its port is free at once, no new call is taken, calls under way have --drain to finish, and
+the sandboxes that stay go on running until the next service takes them over (or end, with --on-close kill). It is gone
+two seconds after --drain at the latest, whatever its clients do; a second signal cuts the drain short. Exit code 0.
+The next service may be started meanwhile: it waits, and clients go on there by themselves.
 
 More settings, by the environment: FIBERBOX_ALLOWED_HOSTS, FIBERBOX_ALLOWED_ORIGINS, JWT_SECRET, JWT_AUDIENCE,
 FIBERBOX_OWNER_MAX_* and FIBERBOX_MAX_* (SANDBOXES, MEMORY, CPUS, PIDS, DISK), FIBERBOX_LOG (pretty, logfmt, json,
@@ -135,19 +143,58 @@ const readyText = ({ url, stateDir, tokenFile }: Ready): string =>
   ])}
 The commands of your user on this machine find it by themselves; others set FIBERBOX_URL and FIBERBOX_TOKEN. Ctrl-C ends it.`
 
-/** Serves until it is interrupted. */
-const serving = Effect.fnUntraced(function* (options: Options) {
-  const settings = yield* settingsOf(options)
+/** Serves until the scope closes. */
+const serving = Effect.fnUntraced(function* (options: Options, settings: ServiceSettings) {
   const path = yield* Path.Path
   const { RunningService, Service } = yield* Effect.promise(() => import("../service.ts"))
-  // Another command may still be busy with the sandboxes that this service takes over.
-  const running = Context.get(yield* Layer.build(whenFree(Service.layer(settings))), RunningService)
+  const running = Context.get(yield* Layer.build(Service.layer(settings)), RunningService)
   const { stateDir, token, url } = running
   const tokenFile = token === undefined ? undefined : path.join(stateDir, "token")
   const ready: Ready = { url, stateDir, tokenFile }
   yield* options.json ? writeJson({ event: "ready", ...ready }) : writeText(readyText(ready))
-  return yield* Effect.never
-}, Effect.scoped)
+  return running
+})
+
+/**
+ * Ends this process when its end takes longer than it may. Nothing is lost by
+ * that: a service that was killed leaves its sandboxes to the next one just as well.
+ */
+const noLongerThan = (millis: number) =>
+  Effect.sync(() => {
+    setTimeout(() => {
+      process.stderr.write(`fiberbox: the end took longer than ${millis} ms: left as it was\n`)
+      process.exit(1)
+    }, millis).unref()
+  })
+
+/** Serves until it is told to end, and ends; being told again it waits for no call. */
+const servingUntil = Effect.fnUntraced(function* (
+  options: Options,
+  settings: ServiceSettings,
+  signals: Queue.Dequeue<EndSignal>
+) {
+  const scope = yield* Scope.fork(yield* Effect.scope)
+  const told = Queue.take(signals)
+  const running = yield* Effect.raceFirst(
+    Effect.asSome(Scope.provide(serving(options, settings), scope)),
+    Effect.as(told, Option.none())
+  )
+  if (Option.isNone(running)) return
+  const { hurry } = running.value
+  yield* told
+  const { drainMillis = defaultDrainMillis } = settings
+  const leaves = settings.onClose !== "kill" && settings.ephemeral !== true && settings.backend !== "memory"
+  if (leaves) yield* noLongerThan(drainMillis + endMillis)
+  yield* Effect.forkChild(
+    Effect.gen(function* () {
+      yield* told
+      yield* Effect.logInfo("told to end again: no call is waited for")
+      yield* hurry
+      if (leaves) yield* noLongerThan(endMillis)
+    })
+  )
+  yield* Scope.close(scope, Exit.void)
+})
 
 /** What is logged unless --log-level says otherwise: also what goes as it should. */
 const atLevel = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
@@ -165,8 +212,9 @@ export const serve = Command.make("serve", flags, (options) =>
     options,
     Effect.gen(function* () {
       const signals = yield* listen
+      const settings = yield* settingsOf(options)
       // Told to end, it ends well: with its calls answered, and exit code 0.
-      yield* Effect.raceFirst(atLevel(serving(options)), Effect.asVoid(Queue.take(signals)))
+      yield* atLevel(servingUntil(options, settings, signals))
     }).pipe(Effect.scoped)
   )
 ).pipe(

@@ -176,7 +176,9 @@ export class SessionExpired
 export class Connection
   extends Schema.TaggedError<Connection>(id("Connection"))("Connection", {
     reason: Schema.String,
-    outcome: Outcome
+    outcome: Outcome,
+    /** Set by a service that is about to end: the next one at its address takes the call. */
+    isEnding: Schema.optional(Schema.Literal(true))
   })
   implements Answers
 {

@@ -8,7 +8,7 @@
  * cursor when that breaks.
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
-import { ByteSize, Context, Effect, Layer } from "effect"
+import { ByteSize, Context, type Duration, Effect, Layer } from "effect"
 import {
   HttpIncomingMessage,
   HttpRouter,
@@ -23,7 +23,7 @@ import type { AccessScope } from "../services/Authenticator.ts"
 import * as Binary from "./Binary.ts"
 import { httpPath, ServedRpcs, socketPath } from "./ServedRpcs.ts"
 import * as Access from "./server/Access.ts"
-import { makeDoor } from "./server/Door.ts"
+import { type Door, makeDoor } from "./server/Door.ts"
 import { type Gate as GateService, makeGate, refuse } from "./server/Gate.ts"
 import * as Served from "./server/Served.ts"
 import { type Limits, limitsOf, type ServerOptions } from "./server/Settings.ts"
@@ -43,7 +43,27 @@ export class ServerAddress extends Context.Service<
   }
 >()("fiberbox/rpc/ServerAddress") {}
 
+/** How a server that runs is ended, step by step. Closing its layer does both. */
+export class ServerEnd extends Context.Service<
+  ServerEnd,
+  {
+    /** Frees the port: nobody new comes in, and who is connected stays. */
+    readonly leave: Effect.Effect<void>
+    /** Ends every connection, whatever is under way on it and whether or not its peer answers. */
+    readonly cut: Effect.Effect<void>
+  }
+>()("fiberbox/rpc/ServerEnd") {}
+
 const defaultPort = 7777
+
+/** How long requests may still take when a server is closed that nobody has drained. */
+const defaultDrain = "500 millis"
+
+/** How long answers may be on their way that were given last. */
+const answerTime = "250 millis"
+
+/** The kernel frees a destroyed connection at once; this is for when it does not. */
+const cutTime = "500 millis"
 
 /** JSON is longer than what it carries: four bytes for three, and escapes. */
 const bodyBytes = ({ messageBytes }: Limits) => ByteSize.bytes(messageBytes * 2)
@@ -102,6 +122,22 @@ const contract = ({ unready = Effect.succeed([]) }: ServerOptions, limits: Limit
     })
   )
 
+/** Ends the server in bounded time: connections get a moment to end by themselves, and no more. */
+const ending = (door: Door, drain: Duration.Input) =>
+  Layer.effect(
+    ServerEnd,
+    Effect.gen(function* () {
+      const leave = Effect.sync(door.leave)
+      const cut = Effect.fnUntraced(function* (grace: Duration.Input) {
+        yield* Effect.timeoutOption(door.empty, grace)
+        door.cut()
+        yield* Effect.timeoutOption(door.empty, cutTime)
+      })
+      yield* Effect.addFinalizer(() => Effect.andThen(leave, cut(drain)))
+      return { leave, cut: cut(answerTime) }
+    })
+  )
+
 /**
  * A route of a service's own, for {@link layer}: served to callers whose token
  * allows at least `scope`, refused to all others.
@@ -127,14 +163,17 @@ export const layer = <E = never, R = never>(
   routes: Layer.Layer<never, E, R> = Layer.empty
 ) =>
   Layer.unwrap(
-    Effect.sync(() => {
+    Effect.withFiber((fiber) => {
       const limits = limitsOf(options.limits)
-      const door = makeDoor(limits)
+      const runFork = Effect.runForkWith(fiber.context)
+      const door = makeDoor(limits, (reason) => {
+        runFork(Effect.logWarning(`connections are not taken: ${reason}`))
+      })
       const { host = "127.0.0.1", port = defaultPort } = options
       const listening = NodeHttpServer.layer(() => door.server, {
         host,
         port,
-        gracefulShutdownTimeout: options.drain ?? "500 millis",
+        disablePreemptiveShutdown: true,
         websocket: { maxPayload: limits.messageBytes, perMessageDeflate: false }
       }).pipe(
         Layer.catch(({ cause }) => {
@@ -155,10 +194,13 @@ export const layer = <E = never, R = never>(
         disableLogger: true,
         disableListenLog: true
       })
-      return Layer.merge(served, server).pipe(
-        Layer.provide(handlers),
-        Layer.provide(Layer.effect(Gate, makeGate(options, door))),
-        Layer.provide(listening)
+      return Effect.succeed(
+        ending(door, options.drain ?? defaultDrain).pipe(
+          Layer.provideMerge(Layer.merge(served, server)),
+          Layer.provide(handlers),
+          Layer.provide(Layer.effect(Gate, makeGate(options, door))),
+          Layer.provide(listening)
+        )
       )
     })
   )

@@ -80,6 +80,24 @@ export const find = Effect.fnUntraced(function* (
   return { url: content.url, token: Redacted.make(content.token, { label: "token" }) }
 })
 
+/** What announcements are written to before they are renamed: `service.json.<pid>`. */
+const temporaryPattern = /^service\.json\.(\d{1,10})$/
+
+/** Removes what services left that were killed while they announced themselves: it holds their token. */
+const clear = Effect.fnUntraced(function* (baseDir: string) {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  for (const name of yield* fs.readDirectory(baseDir)) {
+    const pid = Number(temporaryPattern.exec(name)?.[1] ?? 0)
+    if (pid === 0) continue
+    const file = path.join(baseDir, name)
+    const born = bornAt(pid)
+    // Half written by one that lives, or its own.
+    if (born !== undefined && born === (read(file)?.born ?? born)) continue
+    yield* fs.remove(file, { force: true })
+  }
+})
+
 const failed = (error: PlatformError.PlatformError) =>
   new BackendFailed({
     backend: "service",
@@ -103,6 +121,7 @@ export const announce = Effect.fnUntraced(function* (
   const write = Effect.gen(function* () {
     const temporary = `${file}.${pid}`
     yield* fs.makeDirectory(baseDir, { recursive: true, mode: 0o700 })
+    yield* clear(baseDir)
     yield* fs.remove(temporary, { force: true })
     yield* Effect.scoped(
       Effect.flatMap(fs.open(temporary, { flag: "wx", mode: 0o600 }), (handle) =>

@@ -28,7 +28,10 @@ export interface ServiceSettings {
   readonly baseDir?: string | undefined
   /** What becomes of detached sandboxes when the service ends. Default `leave`; an ephemeral one kills. */
   readonly onClose?: OnClose | undefined
-  /** How long a service that ends waits for calls under way, in milliseconds; default 10,000. */
+  /**
+   * How long a service that ends waits for calls under way, in milliseconds; default 10,000. Leaving its sandboxes, it is
+   * gone at most two seconds later, whatever its clients do.
+   */
   readonly drainMillis?: number | undefined
   /** Whether the image `host` is offered. Default: only when nobody but this user is served, on loopback without `jwt`. */
   readonly hostImage?: boolean | undefined
@@ -125,6 +128,8 @@ export const defaultHost = "127.0.0.1"
 export const defaultPort = 7777
 /** How long a service that ends waits for calls under way, in milliseconds. */
 export const defaultDrainMillis = 10_000
+/** How long its end may take beyond that, in milliseconds, when it leaves its sandboxes running. */
+export const endMillis = 2_000
 
 /** Whether an address is reached from this computer only. */
 export const isLoopback = (host: string): boolean =>

@@ -103,7 +103,11 @@ const silent = "RenewLease"
 
 const startsProgram: ReadonlySet<string> = new Set(["RunProcess", "ExecProcess", "StartProcess"])
 
-const refusal = new Connection({ reason: "the service is shutting down", outcome: "not-started" })
+const refusal = new Connection({
+  reason: "the service is shutting down",
+  outcome: "not-started",
+  isEnding: true
+})
 
 const make = Effect.gen(function* () {
   const audit = yield* Audit

@@ -2,7 +2,7 @@ import { existsSync, readFileSync, statSync } from "node:fs"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { documents, serve, temporary } from "./served.ts"
-import { canRunContainers, fiberbox, start } from "./support.ts"
+import { canRunContainers, eventually, fiberbox, start } from "./support.ts"
 
 describe("fiberbox serve", () => {
   it.live("says where it is and where the token is, is found while it runs, and ends well", () =>
@@ -51,6 +51,22 @@ describe("fiberbox serve", () => {
       yield* running.signal("SIGTERM")
       const ended = yield* call.ended
       assert.deepStrictEqual([ended.code, ended.out], [6, "begun\ndone\n"])
+      assert.strictEqual((yield* running.ended).code, 0)
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("waits for no call when it is told to end a second time", () =>
+    Effect.gen(function* () {
+      const baseDir = yield* temporary
+      const { running } = yield* serve(["--backend", "memory", "--drain", "10m"], { baseDir })
+      yield* fiberbox(["create", "--name", "one"], { baseDir })
+      const script = "echo begun; sleep 1000"
+      const call = yield* start(["exec", "one", "--", "sh", "-c", script], { baseDir, open: true })
+      yield* call.shows("begun")
+      yield* running.signal("SIGTERM")
+      // It has heard the first: two that come at the same time are one.
+      yield* eventually(() => (existsSync(`${baseDir}/service.json`) ? undefined : true))
+      yield* running.signal("SIGTERM")
       assert.strictEqual((yield* running.ended).code, 0)
     }).pipe(Effect.scoped)
   )

@@ -51,6 +51,19 @@ describe("a service on this computer", () => {
       })
   )
 
+  promise("leaves no token behind of services that were killed while they announced themselves", (base) =>
+    Effect.gen(function* () {
+      const half = (pid: number) => `${base}/service.json.${pid}`
+      writeFileSync(half(2 ** 22 + 1), '{"token":"secret')
+      writeFileSync(half(process.ppid), '{"token":"being written')
+      yield* announce(base, service)
+      assert.deepStrictEqual((yield* (yield* FileSystem.FileSystem).readDirectory(base)).sort(), [
+        "service.json",
+        `service.json.${process.ppid}`
+      ])
+    })
+  )
+
   const spoiled: ReadonlyArray<readonly [string, (file: string) => void]> = [
     ["others may read", (file) => chmodSync(file, 0o640)],
     ["others may write", (file) => chmodSync(file, 0o602)],

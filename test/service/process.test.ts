@@ -1,67 +1,13 @@
 /**
  * A service as a program of its own: started, ended, killed, started again.
  */
-import { type ChildProcess, spawn } from "node:child_process"
-import { fileURLToPath } from "node:url"
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Redacted, Schedule, type Scope } from "effect"
+import { Effect, Redacted, type Scope } from "effect"
 import { find } from "../../src/service.ts"
 import { canRun, remains, temporary } from "../container/support.ts"
+import { end, found, launch } from "./program.ts"
 import { sandboxesOf } from "./support.ts"
-
-const program = fileURLToPath(new URL("serve.ts", import.meta.url))
-
-interface Running {
-  readonly child: ChildProcess
-  /** What it wrote to its log so far. */
-  readonly log: () => string
-  /** Its exit code, or the signal that ended it. */
-  readonly ended: Effect.Effect<number | string>
-}
-
-/** Starts a service; it is killed with the scope if it still runs then. */
-const launch = (env: Readonly<Record<string, string>>) =>
-  Effect.acquireRelease(
-    Effect.sync((): Running => {
-      const child = spawn(process.execPath, [program], {
-        env: { PATH: process.env["PATH"], FIBERBOX_PORT: "0", ...env },
-        stdio: ["ignore", "pipe", "pipe"]
-      })
-      let log = ""
-      for (const stream of [child.stdout, child.stderr])
-        stream.setEncoding("utf8").on("data", (text: string) => {
-          log += text
-        })
-      const exit = new Promise<number | string>((resolve) => {
-        child.once("close", (code, signal) => resolve(code ?? signal ?? ""))
-      })
-      return { child, log: () => log, ended: Effect.promise(() => exit) }
-    }),
-    ({ child, ended }) =>
-      Effect.andThen(
-        Effect.sync(() => child.kill("SIGKILL")),
-        ended
-      )
-  )
-
-/** Waits until a service of this place has announced itself. */
-const found = (baseDir: string, { child, log }: Running) =>
-  find(baseDir).pipe(
-    Effect.provide(NodeServices.layer),
-    Effect.flatMap((found) =>
-      child.exitCode === null
-        ? Effect.fromNullishOr(found)
-        : Effect.die(new Error(`the service ended: ${log()}`))
-    ),
-    Effect.retry(Schedule.spaced("20 millis"))
-  )
-
-const end = ({ child, ended }: Running, signal: NodeJS.Signals) =>
-  Effect.andThen(
-    Effect.sync(() => child.kill(signal)),
-    ended
-  )
 
 const promise = <E>(name: string, body: Effect.Effect<void, E, NodeServices.NodeServices | Scope.Scope>) =>
   it.live(name, () => body.pipe(Effect.scoped, Effect.provide(NodeServices.layer)))

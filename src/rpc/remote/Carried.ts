@@ -4,8 +4,9 @@
  */
 import { type Cause, Effect, type Queue, type Scope, Stream } from "effect"
 import type { RpcClient, RpcClientError, RpcGroup } from "effect/rpc"
+import { Connection } from "../../domain/Errors.ts"
 import type { ServedRpcs } from "../ServedRpcs.ts"
-import type { Carrier, Lost, Refused } from "./Lost.ts"
+import { type Carrier, Lost, type Refused } from "./Lost.ts"
 
 type Rpcs = RpcClient.RpcClient<RpcGroup.Rpcs<typeof ServedRpcs>, RpcClientError.RpcClientError>
 
@@ -20,7 +21,9 @@ export interface Link {
   readonly client: Rpcs
   /** Whether it is still of use. */
   readonly isAlive: () => boolean
-  /** Makes it lose what is under way on it. */
+  /** The service is ending: what is under way goes on, and what comes is not for this link. */
+  readonly leave: () => void
+  /** Lets it go; ends when nothing is under way on it. One that was not left loses that at once. */
   readonly retire: Effect.Effect<void>
   /** What a transport's error means for the call that met it. */
   readonly lost: (error: RpcClientError.RpcClientError) => Lost | Refused
@@ -31,18 +34,25 @@ export interface Link {
   ) => Stream.Stream<A, E>
 }
 
-type Broken = RpcClientError.RpcClientError
+type Broken = RpcClientError.RpcClientError | Connection
 
+/** Whether an error tells of the link or of its service, and not of what was asked. */
 const isBroken = <E extends { readonly _tag: string }>(error: E | Broken): error is Broken =>
-  error._tag === "RpcClientError"
+  error._tag === "RpcClientError" || (error instanceof Connection && error.isEnding === true)
+
+const lostOn = (link: Link, error: Broken): Lost | Refused => {
+  if (error._tag === "RpcClientError") return link.lost(error)
+  link.leave()
+  return new Lost({ reason: error.reason, outcome: "not-started" })
+}
 
 /** A client of the contract over links; `link` gives the present one, or makes one. */
 export const carried = (link: Effect.Effect<Link, Lost | Refused>): Carrier => {
   const call = <A, E extends { readonly _tag: string }>(
     ask: (client: Rpcs) => Effect.Effect<A, E | Broken>
   ): Effect.Effect<A, E | Lost | Refused> =>
-    Effect.flatMap(link, ({ client, lost }) =>
-      Effect.catchIf(ask(client), isBroken, (error) => Effect.fail(lost(error)))
+    Effect.flatMap(link, (link) =>
+      Effect.catchIf(ask(link.client), isBroken, (error) => Effect.fail(lostOn(link, error)))
     )
 
   const stream = <A, E extends { readonly _tag: string }>(
@@ -54,7 +64,7 @@ export const carried = (link: Effect.Effect<Link, Lost | Refused>): Carrier => {
     Stream.unwrap(
       Effect.map(link, (link) =>
         Stream.catchIf(link.stream(ask(link.client, link.queue)), isBroken, (error) =>
-          Stream.fail(link.lost(error))
+          Stream.fail(lostOn(link, error))
         )
       )
     )

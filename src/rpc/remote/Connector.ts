@@ -9,9 +9,6 @@ import type { Lost, Refused } from "./Lost.ts"
 /** The least time between a failed attempt and the next, in milliseconds. */
 const pauseMillis = 50
 
-/** How long a link that is of no use may take to tell its calls so, in milliseconds. */
-const retireMillis = 1_000
-
 /** Gives the present link. Links are opened in the surrounding scope. */
 export const makeConnector = Effect.fnUntraced(function* (
   open: Effect.Effect<Link, Lost | Refused, Scope.Scope>
@@ -29,12 +26,12 @@ export const makeConnector = Effect.fnUntraced(function* (
   })
 
   /** Closing a link at once would interrupt the calls on it, whose callers would take that for their own interruption. */
-  const retire = Effect.gen(function* () {
-    if (present === undefined) return
+  const retire = Effect.suspend(() => {
+    if (present === undefined) return Effect.void
     const { link, scope } = present
     present = undefined
-    yield* link.retire
-    yield* Effect.forkIn(Effect.delay(Scope.close(scope, Exit.void), retireMillis), whole)
+    const gone = Effect.andThen(link.retire, Scope.close(scope, Exit.void))
+    return Effect.asVoid(Effect.forkIn(gone, whole, { startImmediately: true }))
   })
 
   const attempt = Effect.gen(function* () {

@@ -88,6 +88,7 @@ export const openHttpLink = Effect.fnUntraced(function* ({
   return {
     client,
     isAlive: () => true,
+    leave: () => {},
     retire: Effect.void,
     lost,
     queue: { asQueue: true, streamBufferSize: itemsAhead },

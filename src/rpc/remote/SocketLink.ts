@@ -80,6 +80,7 @@ export const openSocketLink = Effect.fnUntraced(function* (
     Effect.sync(() => socket.close(1000))
   )
   let isAlive = true
+  let isLeft = false
   const hooks = RpcClient.ConnectionHooks.of({
     onConnect: Effect.void,
     onDisconnect: Effect.sync(() => {
@@ -106,13 +107,31 @@ export const openSocketLink = Effect.fnUntraced(function* (
     client,
     stream,
     queue: queued,
-    isAlive: () => isAlive && isOpen(webSocket),
-    retire: Effect.sync(() => webSocket.terminate()),
+    isAlive: () => isAlive && !isLeft && isOpen(webSocket),
+    leave: () => {
+      isLeft = true
+    },
+    retire: Effect.suspend(() => {
+      if (!isLeft) webSocket.terminate()
+      return Effect.andThen(closed(webSocket), Effect.sleep(retireMillis))
+    }),
     lost
   }
 })
 
 const isOpen = (socket: NodeWS.WebSocket) => socket.readyState === socket.OPEN
+
+/** How long a link whose connection has ended may take to tell its calls so, in milliseconds. */
+const retireMillis = 1_000
+
+/** Waits for the end of the connection. */
+const closed = (socket: NodeWS.WebSocket) =>
+  Effect.callback<void>((resume) => {
+    const done = () => resume(Effect.void)
+    if (socket.readyState === socket.CLOSED) return done()
+    socket.once("close", done)
+    return Effect.sync(() => socket.off("close", done))
+  })
 
 const isTooLarge = (payload: unknown) => payload instanceof Uint8Array && payload.byteLength > maxRequestBytes
 

@@ -64,6 +64,7 @@ export const ResourceKind = Schema.Literals([
   "port",
   "snapshot",
   "volume",
+  "disk",
   "key"
 ])
 export type ResourceKind = typeof ResourceKind.Type

@@ -19,6 +19,9 @@ export type SandboxId = typeof SandboxId.Type
 /** The shard group a sandbox id belongs to. */
 export const groupOf = (id: SandboxId): string => id.slice(3, id.lastIndexOf("_"))
 
+/** The short name of a sandbox that was given none. */
+export const slugOf = (id: SandboxId): string => id.slice(id.lastIndexOf("_") + 1, id.lastIndexOf("_") + 13)
+
 /** Identifies a process within a sandbox; chosen by the caller, unique per machine. */
 export const ProcessId = Schema.String.check(
   Schema.isPattern(/^[A-Za-z0-9_.-]{1,64}$/, { message: "a process id is 1 to 64 of A-Z a-z 0-9 _ . -" })

@@ -6,7 +6,7 @@
 import { Clock, Effect, Exit, Metric, Stream } from "effect"
 import { Digest, SecureRandom } from "effect/crypto"
 import { BackendFailed, Connection, NotFound, ResourceExhausted } from "../domain/Errors.ts"
-import { Generation, type LeaseId, makeSandboxId, type Owner, type SandboxId } from "../domain/Ids.ts"
+import { Generation, type LeaseId, makeSandboxId, type Owner, type SandboxId, slugOf } from "../domain/Ids.ts"
 import { type CreateRequest, resolveSpec, type SandboxInfo } from "../domain/Sandbox.ts"
 import { infoOf } from "../services/actor/Requests.ts"
 import { Backend } from "../services/Backend.ts"
@@ -52,9 +52,6 @@ const translate = (error: ClusterError): ResourceExhausted | BackendFailed | Con
       })
   }
 }
-
-/** Short names for sandboxes that were given none. */
-const slugOf = (id: SandboxId): string => id.slice(id.lastIndexOf("_") + 1, id.lastIndexOf("_") + 13)
 
 /** Text that is the same for the same request, whatever the order of its fields. */
 const canonical = (value: unknown): string =>

@@ -26,6 +26,8 @@ export interface MachineRequest {
   readonly spec: SandboxSpec
   /** Whether the machine shall end by itself when its service is gone for good (its sandbox is not detached). */
   readonly detached: boolean
+  /** Whether an earlier machine of the sandbox has left a disk: when that is missing, no new one takes its place. Default: no. */
+  readonly hasDisk?: boolean | undefined
 }
 
 /** How making a machine can fail. Nothing of it is left then. */
@@ -62,7 +64,8 @@ export class Backend extends Context.Service<
     ) => Effect.Effect<void, InvalidArgument | NotFound | Unsupported | BackendFailed>
     /**
      * Makes a machine, or takes over the running one of the same sandbox and
-     * generation. Reuses the sandbox's disk when there is one. The scope holds
+     * generation. Reuses the sandbox's disk when there is one; where there must be one and
+     * is none, `NotFound` of the kind `disk`. The scope holds
      * the service's end (connections, fibers): closing it leaves the machine
      * running. Interruption or failure leaves nothing of the new machine.
      */
@@ -81,6 +84,8 @@ export class Backend extends Context.Service<
      * `Unsupported` when it cannot be as this program and this computer are: a service does not start then.
      */
     readonly ready: Effect.Effect<void, BackendFailed | ResourceExhausted | Unsupported>
+    /** Ends whatever machine a sandbox has, and keeps its disk. Unknown ones succeed. */
+    readonly halt: (sandboxId: SandboxId) => Effect.Effect<void, BackendFailed | Timeout>
     /** All that exists under this instance's name. */
     readonly list: Effect.Effect<ReadonlyArray<MachineRef>, BackendFailed>
   }

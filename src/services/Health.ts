@@ -131,9 +131,7 @@ const make = Effect.gen(function* () {
         : Effect.succeed({ ready: false, checks: [missed("accepting", "the service is ending")] })
     ),
     measure: Effect.gen(function* () {
-      const found = new Map<string, number>()
-      for (const { status } of yield* store.alive) found.set(status, (found.get(status) ?? 0) + 1)
-      yield* ServiceMetrics.setSandboxes(found)
+      yield* ServiceMetrics.setSandboxes(yield* store.count)
       yield* ServiceMetrics.setMemory
       yield* ServiceMetrics.setCallsRunning(calls.running())
     }).pipe(Effect.catchCause((cause) => Effect.logWarning("could not count the sandboxes", cause)))

@@ -2,7 +2,8 @@
  * Where a page of sandboxes ended: the place of its last one in the order of
  * lists, as the opaque text that callers hand back.
  */
-import { Option, Schema } from "effect"
+import { Effect, Schema } from "effect"
+import { InvalidArgument } from "../domain/Errors.ts"
 import { SandboxId } from "../domain/Ids.ts"
 import { Timestamp } from "../domain/Sandbox.ts"
 
@@ -18,9 +19,16 @@ export const defaultPageSize = 100
 /** The cursor of a place. */
 export const encode = ({ createdAt, id }: Place): string => Schema.encodeSync(Cursor)({ createdAt, id })
 
-/** The place of a cursor; none for a text that is no cursor. */
-export const decode = (cursor: string | undefined): Option.Option<Place> =>
-  cursor === undefined ? Option.none() : Schema.decodeOption(Cursor)(cursor)
+const notACursor = new InvalidArgument({
+  field: "cursor",
+  reason: "must be the `next` of a page before, as it was given"
+})
+
+/** The place of a cursor; undefined without one. A text that is no cursor is `InvalidArgument`, never the first page. */
+export const decode = (cursor: string | undefined): Effect.Effect<Place | undefined, InvalidArgument> =>
+  cursor === undefined
+    ? Effect.succeed(undefined)
+    : Effect.mapError(Schema.decodeEffect(Cursor)(cursor), () => notACursor)
 
 /** One page and the cursor of the next, from the records of a page and at least one more where there are more. */
 export const page = <A extends Place>(

@@ -1,19 +1,27 @@
 /**
  * Brings what exists into line with what is recorded, when a service starts
- * and from then on: nothing acknowledged is lost, nothing else is left.
+ * and from then on.
+ *
+ * Only what the store says was killed is removed. What the store does not know
+ * at all is there because the store has lost something: a machine is never made
+ * before its record. Its programs are ended and its disk is kept, and `Remains`
+ * shows it. Each sandbox is dealt with by itself: one that fails is named in the
+ * log and tried again by the next sweep, and holds up nothing.
  */
-import { Clock, Effect, Layer, Schedule } from "effect"
-import type { BackendFailed, Timeout } from "../domain/Errors.ts"
+import { Clock, Effect, Fiber, FiberSet, Layer, Schedule } from "effect"
+import { Timeout } from "../domain/Errors.ts"
 import type { SandboxId } from "../domain/Ids.ts"
-import { Backend } from "./Backend.ts"
+import { Backend, type MachineRef } from "./Backend.ts"
 import { SandboxActor } from "./SandboxActor.ts"
-import { type SandboxRecord, SandboxStore, tombstoneMillis } from "./SandboxStore.ts"
+import { type Known, type SandboxRecord, SandboxStore, tombstoneMillis } from "./SandboxStore.ts"
 
 /** What a service does with its sandboxes when it ends: leave the detached ones running, or kill all. */
 export type OnClose = "leave" | "kill"
 
 /** Sweeps come this often. */
 const sweepMillis = 60_000
+/** The most time a start waits for removals, and an end for one kill; they go on without it. */
+const patienceMillis = 15_000
 const concurrency = 16
 
 /** How a service begins and ends. */
@@ -24,107 +32,211 @@ export interface Options {
   readonly isNew?: boolean | undefined
 }
 
-/** What was found and done when a service started. */
-export interface Report {
-  /** Scoped sandboxes of a program that has ended, now killed. */
-  readonly ended: ReadonlyArray<SandboxId>
-  /** Machines and disks that no living sandbox owns, now removed. */
-  readonly removed: ReadonlyArray<SandboxId>
-  /** Sandboxes that live on; their actors take them up. */
-  readonly alive: ReadonlyArray<SandboxId>
+/** What exists, and what is recorded of it. */
+interface Findings {
+  readonly refs: ReadonlyArray<MachineRef>
+  readonly known: ReadonlyMap<SandboxId, Known>
 }
 
-const nothing: Report = { ended: [], removed: [], alive: [] }
+/** Of what was found, what belongs to sandboxes killed up to a time; without one, to any that was killed. */
+const leftOver = ({ known, refs }: Findings, killedUntil?: number): ReadonlyArray<SandboxId> =>
+  refs
+    .map((ref) => ref.sandboxId)
+    .filter((id) => {
+      const killedAt = known.get(id)?.killedAt
+      return killedAt !== undefined && (killedUntil === undefined || killedAt <= killedUntil)
+    })
 
-const remove = Effect.fnUntraced(function* (ids: ReadonlyArray<SandboxId>) {
-  const backend = yield* Backend
-  yield* Effect.forEach(ids, backend.remove, { concurrency, discard: true })
-})
+const unknown = ({ known, refs }: Findings): ReadonlyArray<MachineRef> =>
+  refs.filter((ref) => !known.has(ref.sandboxId))
 
 /** Whether a sandbox outlives its service: nobody holds it, or a client does who may come back. */
 const isKept = (record: SandboxRecord): boolean => record.detached || record.lease !== undefined
 
-/** Ends a sandbox whose program is gone. Only before its actor lives, which is the one to write otherwise. */
-const bury = Effect.fnUntraced(function* (record: SandboxRecord) {
-  const store = yield* SandboxStore
-  const killedAt = yield* Clock.currentTimeMillis
-  const reason = "the program that created it has ended"
-  yield* store.save({ ...record, status: "killed", reason, killedAt }, [
-    { _tag: "StatusChanged", from: record.status, to: "killed", reason }
-  ])
-})
+/** Whether a machine is the one that the record tells of. One that is being made is settled by whoever makes it. */
+const isOf = ({ generation, status }: SandboxRecord, running: MachineRef): boolean => {
+  switch (status) {
+    case "provisioning":
+    case "restarting":
+      return true
+    case "stopped":
+    case "failed":
+    case "killed":
+      return false
+    case "running":
+    case "paused":
+    case "stopping":
+    case "lost":
+      return running.generation === generation
+  }
+}
 
-/** Removes what no living sandbox owns. One killed less than a sweep ago is still being removed by its actor. */
-const sweep = Effect.gen(function* () {
+/** Does the same with each of several sandboxes; what fails is named, and the others are done all the same. Gives those that were done. */
+const each = <E, R>(
+  doing: string,
+  ids: Iterable<SandboxId>,
+  act: (id: SandboxId) => Effect.Effect<unknown, E, R>
+): Effect.Effect<ReadonlyArray<SandboxId>, never, R> =>
+  Effect.forEach(
+    ids,
+    (id) =>
+      act(id).pipe(
+        Effect.as([id]),
+        Effect.catchCause((cause) =>
+          Effect.as(Effect.logWarning(`could not ${doing} ${id}; it is tried again`, cause), [])
+        )
+      ),
+    { concurrency }
+  ).pipe(Effect.map((done) => done.flat()))
+
+const make = Effect.fnUntraced(function* (options: Options) {
   const backend = yield* Backend
   const store = yield* SandboxStore
-  const now = yield* Clock.currentTimeMillis
-  const found = yield* backend.list
-  const orphans: Array<SandboxId> = []
-  for (const { sandboxId } of found) {
-    const record = yield* store.get(sandboxId)
-    if (record === undefined || (record.killedAt !== undefined && record.killedAt <= now - sweepMillis)) {
-      orphans.push(sandboxId)
-    }
-  }
-  yield* remove(orphans)
-  yield* store.purge(now - tombstoneMillis)
-  return orphans
-})
+  const actorOf = yield* SandboxActor.client
+  /** What somebody waited for and may wait no more. */
+  const underWay = yield* FiberSet.make<unknown, unknown>()
+  /** Sandboxes of an ended program whose end could not be recorded yet. */
+  let unburied: ReadonlySet<SandboxId> = new Set()
+  /** The unknown sandboxes that were told of. */
+  let told: ReadonlySet<SandboxId> = new Set()
 
-/**
- * Puts everything in order before any actor lives: scoped sandboxes of the
- * ended program are killed, and what nobody owns is removed.
- */
-export const reconcile: Effect.Effect<Report, BackendFailed | Timeout, Backend | SandboxStore> = Effect.gen(
-  function* () {
-    const backend = yield* Backend
-    const store = yield* SandboxStore
+  /** Waits for the end of an effect as long as patience lasts; it goes on all the same. */
+  const patiently = <A, E>(effect: Effect.Effect<A, E>) =>
+    Effect.flatMap(FiberSet.run(underWay, effect), (fiber) =>
+      Effect.timeoutOrElse(Fiber.join(fiber), {
+        duration: patienceMillis,
+        orElse: () => Effect.fail(new Timeout({ limit: "drain", millis: patienceMillis, outcome: "unknown" }))
+      })
+    )
+
+  const kill = (id: SandboxId) => actorOf(id).ChangeStatus({ sandboxId: id, command: "kill" })
+
+  /** Ends the programs of what nobody knows, leaves the rest, and says so once. */
+  const setAside = Effect.fnUntraced(function* (refs: ReadonlyArray<MachineRef>) {
+    const ids = refs.map((ref) => ref.sandboxId)
+    const isNews = ids.some((id) => !told.has(id))
+    told = new Set(ids)
+    if (isNews) {
+      yield* Effect.logWarning(
+        `the store does not know these sandboxes, and they have disks here: ${ids.join(", ")}. Their programs are ended, their disks are kept; \`fiberbox remains\` shows, adopts and removes them`
+      )
+    }
+    const running = refs.filter((ref) => ref.generation !== undefined)
+    yield* each(
+      "end the machine of the unknown sandbox",
+      running.map((ref) => ref.sandboxId),
+      backend.halt
+    )
+  })
+
+  const survey = Effect.gen(function* () {
+    const refs = yield* backend.list
+    const findings: Findings = { refs, known: yield* store.known(refs.map((ref) => ref.sandboxId)) }
+    return findings
+  })
+
+  /** Ends a sandbox whose program is gone. Only before its actor lives, which is the one to write otherwise. */
+  const bury = Effect.fnUntraced(function* (record: SandboxRecord) {
+    const killedAt = yield* Clock.currentTimeMillis
+    const reason = "the program that created it has ended"
+    yield* store.save({ ...record, status: "killed", reason, killedAt }, [
+      { _tag: "StatusChanged", from: record.status, to: "killed", reason }
+    ])
+  })
+
+  /** Puts everything in order before any actor lives. Gives the sandboxes that live on. */
+  const reconcile = Effect.gen(function* () {
     const records = yield* store.alive
+    const byId = new Map(records.map((record) => [record.id, record]))
     const scoped = records.filter((record) => !isKept(record))
-    yield* Effect.forEach(scoped, bury, { discard: true })
-    const alive = new Set(records.filter(isKept).map((record) => record.id))
-    const found = (yield* backend.list).map((ref) => ref.sandboxId)
-    const removed = found.filter((id) => !alive.has(id))
-    yield* remove(removed)
-    return { ended: scoped.map((record) => record.id), removed, alive: [...alive] }
-  }
-)
+    const ended = yield* each(
+      "record the end of",
+      scoped.map((record) => record.id),
+      (id) => {
+        const record = byId.get(id)
+        return record === undefined ? Effect.void : bury(record)
+      }
+    )
+    unburied = new Set(scoped.map((record) => record.id).filter((id) => !ended.includes(id)))
+    const alive = records.filter(isKept)
+    const findings = yield* Effect.catch(survey, (error) =>
+      Effect.as(Effect.logError("could not look for what the last service left; it is tried again", error), {
+        refs: [],
+        known: new Map()
+      } satisfies Findings)
+    )
+    const removed = leftOver(findings)
+    const astray = findings.refs.filter((ref) => {
+      const record = byId.get(ref.sandboxId)
+      return ref.generation !== undefined && record !== undefined && isKept(record) && !isOf(record, ref)
+    })
+    const cleaning = Effect.all(
+      [
+        each("remove", removed, backend.remove),
+        each(
+          "end the machine, of which its record does not tell, of",
+          astray.map((ref) => ref.sandboxId),
+          backend.halt
+        ),
+        setAside(unknown(findings))
+      ],
+      { concurrency: "unbounded", discard: true }
+    )
+    yield* Effect.catch(patiently(cleaning), (error) =>
+      Effect.logWarning("removing what the last service left goes on in the background", error)
+    )
+    if (ended.length + removed.length + alive.length > 0) {
+      yield* Effect.logInfo("reconciled").pipe(
+        Effect.annotateLogs({ ended, removed, alive: alive.map((record) => record.id) })
+      )
+    }
+    return alive.map((record) => record.id)
+  })
+
+  const sweep = Effect.gen(function* () {
+    const now = yield* Clock.currentTimeMillis
+    const buried = yield* each("end", unburied, kill)
+    unburied = new Set([...unburied].filter((id) => !buried.includes(id)))
+    const findings = yield* survey
+    // One killed less than a sweep ago is still being removed by its actor.
+    yield* each("remove", leftOver(findings, now - sweepMillis), backend.remove)
+    yield* setAside(unknown(findings))
+    // What is not removed yet must not be forgotten: nobody would know then that it may be removed.
+    yield* store.purge(
+      now - tombstoneMillis,
+      findings.refs.map((ref) => ref.sandboxId)
+    )
+  })
+
+  const close = Effect.gen(function* () {
+    const records = yield* store.alive
+    const doomed = options.onClose === "kill" ? records : records.filter((record) => !isKept(record))
+    yield* each(
+      "end",
+      doomed.map((record) => record.id),
+      (id) => patiently(kill(id))
+    )
+  })
+
+  return { reconcile, sweep, close, wake: (id: SandboxId) => actorOf(id).Wake({ sandboxId: id }) }
+})
 
 /**
  * Reconciles when it is built, wakes the actors of the sandboxes that live on,
- * sweeps from time to time, and at its end does what `onClose` says.
+ * sweeps from time to time, and at its end does what `onClose` says. It fails
+ * only when the store cannot be read.
  */
 export const layer = (options: Options) =>
   Layer.effectDiscard(
     Effect.gen(function* () {
-      const store = yield* SandboxStore
-      const actorOf = yield* SandboxActor.client
-      const report = options.isNew ? nothing : yield* reconcile
-      if (report.ended.length + report.removed.length + report.alive.length > 0) {
-        yield* Effect.logInfo("reconciled").pipe(Effect.annotateLogs({ ...report }))
-      }
-      yield* Effect.forEach(
-        report.alive,
-        (sandboxId) =>
-          Effect.catchCause(actorOf(sandboxId).Wake({ sandboxId }), (cause) =>
-            Effect.logWarning(`could not take up ${sandboxId}`, cause)
-          ),
-        { concurrency, discard: true }
-      ).pipe(Effect.forkScoped)
+      const { close, reconcile, sweep, wake } = yield* make(options)
+      const alive = options.isNew === true ? [] : yield* reconcile
+      yield* Effect.forkScoped(each("take up", alive, wake))
       yield* Effect.addFinalizer(() =>
-        Effect.gen(function* () {
-          const records = yield* store.alive
-          const doomed = options.onClose === "kill" ? records : records.filter((record) => !isKept(record))
-          yield* Effect.forEach(
-            doomed,
-            ({ id }) => actorOf(id).ChangeStatus({ sandboxId: id, command: "kill" }),
-            { concurrency, discard: true }
-          )
-        }).pipe(Effect.catchCause((cause) => Effect.logError("could not end all sandboxes", cause)))
+        Effect.catchCause(close, (cause) => Effect.logError("could not end all sandboxes", cause))
       )
       yield* Effect.catchCause(sweep, (cause) => Effect.logWarning("could not sweep", cause)).pipe(
-        Effect.schedule(Schedule.spaced(sweepMillis)),
+        Effect.repeat(Schedule.spaced(sweepMillis)),
         Effect.delay(sweepMillis),
         Effect.forkScoped
       )

@@ -121,7 +121,9 @@ const make = (store: SandboxStore["Service"]) => {
     alive: faulty("alive", {}, store.alive),
     save: (record, events) => faulty("save", { record }, store.save(record, events)),
     events: (id, after, limit) => faulty("events", { id }, store.events(id, after, limit)),
-    purge: (killedBefore) => faulty("purge", {}, store.purge(killedBefore))
+    count: faulty("count", {}, store.count),
+    known: (ids) => faulty("known", {}, store.known(ids)),
+    purge: (killedBefore, except) => faulty("purge", {}, store.purge(killedBefore, except))
   })
 
   const control = StoreFaults.of({

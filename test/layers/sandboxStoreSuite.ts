@@ -3,7 +3,13 @@ import { Effect, type Layer } from "effect"
 import { TestClock } from "effect/testing"
 import { Generation, IdempotencyKey, Owner, SandboxId, SandboxName } from "../../src/domain/Ids.ts"
 import { resolveSpec } from "../../src/domain/Sandbox.ts"
-import { eventsKept, type SandboxRecord, SandboxStore } from "../../src/services/SandboxStore.ts"
+import type { Usages } from "../../src/services/Quotas.ts"
+import {
+  eventsKept,
+  lastEventsKept,
+  type SandboxRecord,
+  SandboxStore
+} from "../../src/services/SandboxStore.ts"
 
 export const alice = Owner.make("alice")
 export const bob = Owner.make("bob")
@@ -11,6 +17,10 @@ export const bob = Owner.make("bob")
 /** The id of the n-th sandbox of a test, ordered as n is. */
 export const idOf = (n: number): SandboxId =>
   SandboxId.make(`sb_test_${String.fromCharCode(97 + n).repeat(26)}`)
+
+/** Ids of more sandboxes than {@link idOf} has letters for. */
+const manyIds = (n: number): SandboxId =>
+  SandboxId.make(`sb_test_${String.fromCharCode(97 + (n % 26), 97 + Math.floor(n / 26)).repeat(13)}`)
 
 /** The record of the n-th sandbox of a test. */
 export const recordOf = (n: number, change: Partial<SandboxRecord> = {}): SandboxRecord => ({
@@ -208,11 +218,12 @@ export const sandboxStoreSuite = <E>(name: string, layer: Layer.Layer<SandboxSto
         })
     )
 
-    promise("lists from the start for a cursor that is none", (store) =>
+    promise("refuses a cursor that is none, and never takes it for the first page", (store) =>
       Effect.gen(function* () {
         yield* store.create(recordOf(0))
         for (const cursor of ["", "nonsense", "e30", "!"]) {
-          assert.deepStrictEqual(ids((yield* store.list(alice, { cursor })).records), [idOf(0)])
+          const refused = yield* Effect.flip(store.list(alice, { cursor }))
+          assert.deepInclude(refused, { _tag: "InvalidArgument", field: "cursor", isRetryable: false })
         }
       })
     )
@@ -259,6 +270,96 @@ export const sandboxStoreSuite = <E>(name: string, layer: Layer.Layer<SandboxSto
         assert.strictEqual((yield* store.get(idOf(1)))?.status, "killed")
         assert.strictEqual((yield* store.events(idOf(2), 0, 10)).length, 1)
         assert.strictEqual(yield* store.purge(200), 0)
+      })
+    )
+
+    promise("forgets nobody who is excepted, however long killed", (store) =>
+      Effect.gen(function* () {
+        yield* Effect.forEach([0, 1], (n) => store.create(recordOf(n)))
+        yield* store.save(recordOf(0, { status: "killed", killedAt: 100 }), [])
+        yield* store.save(recordOf(1, { status: "killed", killedAt: 100 }), [])
+        assert.strictEqual(yield* store.purge(200, [idOf(0)]), 1)
+        assert.deepStrictEqual([...(yield* store.known([0, 1].map(idOf)))], [[idOf(0), { killedAt: 100 }]])
+      })
+    )
+
+    promise("forgets more killed ones than one step takes", (store) =>
+      Effect.gen(function* () {
+        const killed = (n: number) => ({ id: manyIds(n), slug: `slug-${n}` })
+        const numbers = Array.from({ length: 350 }, (_, n) => n)
+        yield* Effect.forEach(numbers, (n) => store.create(recordOf(0, killed(n))))
+        yield* Effect.forEach(numbers, (n) =>
+          store.save(recordOf(0, { ...killed(n), status: "killed", killedAt: n }), [])
+        )
+        assert.strictEqual(yield* store.purge(300), 300)
+        assert.strictEqual((yield* store.known(numbers.map(manyIds))).size, 50)
+      })
+    )
+
+    promise("keeps the last events only of one that is killed", (store) =>
+      Effect.gen(function* () {
+        yield* store.create(recordOf(0))
+        yield* store.save(recordOf(0), Array(200).fill({ _tag: "Updated" }))
+        yield* store.save(recordOf(0, { status: "killed", killedAt: 5 }), [
+          { _tag: "StatusChanged", from: "provisioning", to: "killed" }
+        ])
+        const kept = yield* store.events(idOf(0), 0, 1000)
+        assert.strictEqual(kept.length, lastEventsKept)
+        assert.strictEqual(kept.at(-1)?.body._tag, "StatusChanged")
+        assert.strictEqual(kept.at(-1)?.sequence, 202)
+      })
+    )
+
+    promise("knows who is recorded, and since when the killed are", (store) =>
+      Effect.gen(function* () {
+        yield* Effect.forEach([0, 1], (n) => store.create(recordOf(n)))
+        yield* store.save(recordOf(1, { status: "killed", killedAt: 7 }), [])
+        const known = yield* store.known([0, 1, 2].map(idOf))
+        assert.deepStrictEqual(
+          new Map(known),
+          new Map([
+            [idOf(0), { killedAt: undefined }],
+            [idOf(1), { killedAt: 7 }]
+          ])
+        )
+      })
+    )
+
+    promise("counts by status, the killed not", (store) =>
+      Effect.gen(function* () {
+        yield* store.create(recordOf(0, { status: "running" }))
+        yield* store.create(recordOf(1, { status: "running", owner: bob }))
+        yield* store.create(recordOf(2, { status: "paused" }))
+        yield* store.create(recordOf(3))
+        yield* store.save(recordOf(3, { status: "killed", killedAt: 1 }), [])
+        assert.deepStrictEqual(
+          new Map(yield* store.count),
+          new Map([
+            ["running", 2],
+            ["paused", 1]
+          ])
+        )
+      })
+    )
+
+    promise("tells a creation what its owner and all others have taken, not counting the killed", (store) =>
+      Effect.gen(function* () {
+        const limited = (memoryBytes: number, afterMillis: number) => ({
+          spec: resolveSpec({ limits: { memoryBytes, cpus: 0.5 }, ttl: { afterMillis, action: "kill" } }),
+          expiresAt: afterMillis
+        })
+        yield* store.create(recordOf(0, limited(10, 500)))
+        yield* store.create(recordOf(1, { ...limited(20, 300), owner: bob }))
+        yield* store.create(recordOf(2, limited(40, 100)))
+        yield* store.save(recordOf(2, { ...limited(40, 100), status: "killed", killedAt: 1 }), [])
+        const seen: Array<Usages> = []
+        yield* store.create(recordOf(3), (usages) => {
+          seen.push(usages)
+          return undefined
+        })
+        const [usages] = seen
+        assert.deepInclude(usages?.owner, { sandboxes: 1, memoryBytes: 10, cpus: 0.5, freesAt: 500 })
+        assert.deepInclude(usages?.service, { sandboxes: 2, memoryBytes: 30, cpus: 1, freesAt: 300 })
       })
     )
 

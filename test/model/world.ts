@@ -73,7 +73,9 @@ const fenced = (store: Store, isDead: () => boolean): Store => {
     alive: guard(store.alive),
     save: (record, events) => guard(store.save(record, events)),
     events: (id, after, limit) => guard(store.events(id, after, limit)),
-    purge: (before) => guard(store.purge(before))
+    count: guard(store.count),
+    known: (ids) => guard(store.known(ids)),
+    purge: (before, except) => guard(store.purge(before, except))
   }
 }
 

@@ -9,14 +9,26 @@ import { AuditStore, auditKept } from "../../services/Audit.ts"
 export const layer: Layer.Layer<AuditStore> = Layer.effect(
   AuditStore,
   Effect.sync(() => {
-    let entries: ReadonlyArray<AuditEntry> = []
+    let entries: Array<AuditEntry> = []
+    /** Where the entries after a number begin: they stand in the order of their numbers, with hardly a gap. */
+    const placeAfter = (after: number): number => {
+      let place = Math.min(entries.length, Math.max(0, after - (entries[0]?.sequence ?? 0) + 1))
+      while (place > 0 && (entries[place - 1]?.sequence ?? 0) > after) place--
+      return place
+    }
     return AuditStore.of({
       append: (added) =>
         Effect.sync(() => {
-          entries = [...entries, ...added].slice(-auditKept)
+          for (const entry of added) entries.push(entry)
+          // Not at every entry: that would copy all of them each time.
+          if (entries.length > 2 * auditKept) entries = entries.slice(-auditKept)
         }),
       read: (after, limit) =>
-        Effect.sync(() => entries.filter(({ sequence }) => sequence > after).slice(0, limit)),
+        Effect.sync(() => {
+          const oldest = Math.max(0, entries.length - auditKept)
+          const place = Math.max(oldest, placeAfter(after))
+          return entries.slice(place, place + limit)
+        }),
       last: Effect.sync(() => entries.at(-1)?.sequence ?? 0)
     })
   })

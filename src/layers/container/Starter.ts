@@ -208,6 +208,7 @@ const make = Effect.gen(function* () {
     const root = yield* rootOf(container, request.spec.image)
     const failed = Effect.mapError(fromPlatform("make a container's directory"))
     const hadDisk = yield* failed(fs.exists(container.files.disk))
+    if (request.hasDisk && !hadDisk) return yield* new NotFound({ kind: "disk", id: container.files.disk })
     yield* failed(fs.makeDirectory(container.directory, { recursive: true, mode: 0o700 }))
     yield* permits
       .withPermits(1)(makeAndLaunch(container, request, root))

@@ -148,6 +148,7 @@ const make = Effect.fnUntraced(function* (options: MemoryOptions) {
   const provision = Effect.fnUntraced(function* (request: MachineRequest) {
     yield* validate(request.spec)
     const existed = state.homes.has(request.sandboxId)
+    if (request.hasDisk && !existed) return yield* new NotFound({ kind: "disk", id: request.sandboxId })
     const running = state.running(request.sandboxId)
     if (running?.generation === request.generation)
       return yield* operation("provision", request.sandboxId, hold(running))
@@ -207,6 +208,14 @@ const make = Effect.fnUntraced(function* (options: MemoryOptions) {
         Effect.fail(memoryFailed("ready", timeout.message, "not-started"))
       )
     ),
+    halt: (sandboxId) =>
+      operation(
+        "remove",
+        sandboxId,
+        Effect.sync(() =>
+          state.running(sandboxId)?.end({ reason: "the sandbox was halted", outOfMemory: false })
+        )
+      ),
     list: operation(
       "list",
       undefined,

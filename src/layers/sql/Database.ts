@@ -5,11 +5,12 @@
 import { Context, Effect, Layer, Path, Schema } from "effect"
 import { Reactivity } from "effect/reactivity"
 import { Migrator, SqlClient, SqlError } from "effect/sql"
-import { BackendFailed } from "../../domain/Errors.ts"
+import { BackendFailed, InvalidArgument } from "../../domain/Errors.ts"
 import { StoreProbe } from "../../services/Health.ts"
 import { Instance } from "../../services/Instance.ts"
-import { migrations } from "./migrations.ts"
+import { migrations, newest } from "./migrations.ts"
 import * as SqliteClient from "./SqliteClient.ts"
+import { isDamage } from "./SqliteErrors.ts"
 
 /** A failure of the store in an operation of it; nothing was changed. */
 export const failed =
@@ -32,17 +33,61 @@ export const guard =
 /** Whether the database of the `SqlClient` is one that may be opened again, by a later version of us. */
 const IsKept = Context.Reference<boolean>("fiberbox/layers/sql/IsKept", { defaultValue: () => true })
 
-/** Makes the tables of the `SqlClient`'s database, or brings them up to date. */
-export const migrated: Layer.Layer<never, BackendFailed, SqlClient.SqlClient> = Layer.effectDiscard(
-  Effect.flatMap(
-    IsKept,
-    (kept): Effect.Effect<unknown, { readonly message: string }, SqlClient.SqlClient> =>
-      kept
-        ? Migrator.make({})({ loader: Migrator.fromRecord(migrations), table: "migrations" })
-        : // It begins empty and ends with us: nobody will ask which steps it has seen.
-          Effect.all(Object.values(migrations), { discard: true })
-  ).pipe(Effect.mapError(failed("migrate")))
+const Step = Schema.Struct({ migration_id: Schema.Natural, name: Schema.String })
+const decodeSteps = Schema.decodeUnknownEffect(Schema.Array(Step))
+
+/** Refuses a database whose tables a later version of us has changed. Nothing is written before. */
+const refuseLater = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+  const tables = yield* sql`SELECT name FROM sqlite_schema WHERE type = 'table' AND name = 'migrations'`
+  if (tables.length === 0) return
+  const [last] = yield* Effect.flatMap(
+    sql`SELECT migration_id, name FROM migrations ORDER BY migration_id DESC LIMIT 1`,
+    decodeSteps
+  )
+  if (last === undefined || last.migration_id <= newest) return
+  return yield* new InvalidArgument({
+    field: "stateDir",
+    reason: `its store.db was last used by a later version of fiberbox: its tables are at step ${last.migration_id} (${last.name}), and this version knows the steps up to ${newest}; nothing was changed. Use that version, or another state directory`
+  })
+})
+
+const upToDate = Effect.flatMap(
+  IsKept,
+  (
+    kept
+  ): Effect.Effect<
+    unknown,
+    SqlError.SqlError | Migrator.MigrationError | Schema.SchemaError | InvalidArgument,
+    SqlClient.SqlClient
+  > =>
+    kept
+      ? Effect.andThen(
+          refuseLater,
+          Migrator.make({})({ loader: Migrator.fromRecord(migrations), table: "migrations" })
+        )
+      : // It begins empty and ends with us: nobody will ask which steps it has seen.
+        Effect.all(Object.values(migrations), { discard: true })
 )
+
+/** What cannot be opened: a damaged file is not going to be another one at the next attempt. */
+const unopened =
+  (operation: string) =>
+  <E extends { readonly message: string }>(error: E): BackendFailed | InvalidArgument => {
+    if (error instanceof InvalidArgument) return error
+    if (!SqlError.isSqlError(error) || !isDamage(error)) return failed(operation)(error)
+    return new InvalidArgument({
+      field: "stateDir",
+      reason: `its store.db is damaged (${error.message}). Put back a copy of it; or move it away: what sandboxes have on disk is kept then, and \`fiberbox remains\` shows it`
+    })
+  }
+
+/**
+ * Makes the tables of the `SqlClient`'s database, or brings them up to date. One that a later version has changed
+ * is refused as it is, with `InvalidArgument`; so is a damaged one.
+ */
+export const migrated: Layer.Layer<never, BackendFailed | InvalidArgument, SqlClient.SqlClient> =
+  Layer.effectDiscard(Effect.mapError(upToDate, unopened("migrate")))
 
 /** Tries whether the `SqlClient`'s database can be written, for the service's health. */
 export const probe: Layer.Layer<never, never, SqlClient.SqlClient> = Layer.effectContext(
@@ -59,16 +104,19 @@ export const probe: Layer.Layer<never, never, SqlClient.SqlClient> = Layer.effec
  * persistent instance acknowledged survives a power cut. That of an ephemeral one ends with its
  * program, whose successors look at directories only, so nothing of it waits for the disk.
  */
-export const layerInstance: Layer.Layer<SqlClient.SqlClient, BackendFailed, Instance | Path.Path> =
-  Layer.unwrap(
-    Effect.gen(function* () {
-      const { ephemeral, stateDir } = yield* Instance
-      const path = yield* Path.Path
-      const open = SqliteClient.make({
-        filename: path.join(stateDir, "store.db"),
-        synchronous: ephemeral ? "off" : "full"
-      })
-      const client = Layer.effect(SqlClient.SqlClient, Effect.mapError(open, failed("open")))
-      return Layer.merge(Layer.provide(client, Reactivity.layer), Layer.succeed(IsKept, !ephemeral))
+export const layerInstance: Layer.Layer<
+  SqlClient.SqlClient,
+  BackendFailed | InvalidArgument,
+  Instance | Path.Path
+> = Layer.unwrap(
+  Effect.gen(function* () {
+    const { ephemeral, stateDir } = yield* Instance
+    const path = yield* Path.Path
+    const open = SqliteClient.make({
+      filename: path.join(stateDir, "store.db"),
+      synchronous: ephemeral ? "off" : "full"
     })
-  )
+    const client = Layer.effect(SqlClient.SqlClient, Effect.mapError(open, unopened("open")))
+    return Layer.merge(Layer.provide(client, Reactivity.layer), Layer.succeed(IsKept, !ephemeral))
+  })
+)

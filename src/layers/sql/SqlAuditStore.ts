@@ -4,7 +4,7 @@
 import { Effect, Layer, Schema } from "effect"
 import { SqlClient } from "effect/sql"
 import { AuditEntry } from "../../domain/Audit.ts"
-import type { BackendFailed } from "../../domain/Errors.ts"
+import type { BackendFailed, InvalidArgument } from "../../domain/Errors.ts"
 import { AuditStore, auditKept } from "../../services/Audit.ts"
 import { guard, migrated } from "./Database.ts"
 
@@ -37,7 +37,5 @@ const make = (sql: SqlClient.SqlClient): AuditStore["Service"] => ({
 })
 
 /** The audit in the database of the `SqlClient`, whose tables are made or brought up to date first. */
-export const layer: Layer.Layer<AuditStore, BackendFailed, SqlClient.SqlClient> = Layer.effect(
-  AuditStore,
-  Effect.map(SqlClient.SqlClient, make)
-).pipe(Layer.provide(migrated))
+export const layer: Layer.Layer<AuditStore, BackendFailed | InvalidArgument, SqlClient.SqlClient> =
+  Layer.effect(AuditStore, Effect.map(SqlClient.SqlClient, make)).pipe(Layer.provide(migrated))

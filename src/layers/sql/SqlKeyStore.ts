@@ -3,7 +3,7 @@
  */
 import { Effect, Layer, Schema } from "effect"
 import { SqlClient, type Statement } from "effect/sql"
-import type { BackendFailed } from "../../domain/Errors.ts"
+import type { BackendFailed, InvalidArgument } from "../../domain/Errors.ts"
 import { KeyRecord, KeyStore } from "../../services/Keys.ts"
 import { guard, migrated } from "./Database.ts"
 
@@ -46,7 +46,5 @@ const make = (sql: SqlClient.SqlClient): KeyStore["Service"] => {
 }
 
 /** Keys in the database of the `SqlClient`, whose tables are made or brought up to date first. */
-export const layer: Layer.Layer<KeyStore, BackendFailed, SqlClient.SqlClient> = Layer.effect(
-  KeyStore,
-  Effect.map(SqlClient.SqlClient, make)
-).pipe(Layer.provide(migrated))
+export const layer: Layer.Layer<KeyStore, BackendFailed | InvalidArgument, SqlClient.SqlClient> =
+  Layer.effect(KeyStore, Effect.map(SqlClient.SqlClient, make)).pipe(Layer.provide(migrated))

@@ -4,35 +4,37 @@
  * Every change is one transaction: a failed or interrupted one did nothing. How
  * much a power cut may undo is decided where the database is opened.
  */
-import { Clock, Effect, Layer, Option, type Path, Schema } from "effect"
+import { Clock, Effect, Layer, type Path, Schema } from "effect"
 import { SqlClient, type Statement } from "effect/sql"
-import { type BackendFailed, Conflict } from "../../domain/Errors.ts"
+import { type BackendFailed, Conflict, type InvalidArgument } from "../../domain/Errors.ts"
 import { type EventBody, SandboxEvent } from "../../domain/Event.ts"
-import type { Owner } from "../../domain/Ids.ts"
-import type { ListRequest, Timestamp } from "../../domain/Sandbox.ts"
+import { groupOf, type Owner, SandboxId } from "../../domain/Ids.ts"
+import { type ListRequest, Timestamp } from "../../domain/Sandbox.ts"
+import { Status } from "../../domain/Status.ts"
 import type { Instance } from "../../services/Instance.ts"
 import * as PageCursor from "../../services/PageCursor.ts"
 import type { Admission } from "../../services/Quotas.ts"
-import { eventsKept, SandboxRecord, SandboxStore } from "../../services/SandboxStore.ts"
+import { keptIn, type SandboxRecord, SandboxStore, tombstonesKept } from "../../services/SandboxStore.ts"
 import * as Database from "./Database.ts"
 import { failed, guard } from "./Database.ts"
+import { encodeRecord, makeReader } from "./SandboxRows.ts"
 
 /** The store in the database of the `SqlClient`, whose tables are made or brought up to date first. */
-export const layer: Layer.Layer<SandboxStore, BackendFailed, SqlClient.SqlClient> = Layer.effect(
-  SandboxStore,
-  Effect.map(SqlClient.SqlClient, (sql) => make(sql))
-).pipe(Layer.provide(Database.migrated))
+export const layer: Layer.Layer<SandboxStore, BackendFailed | InvalidArgument, SqlClient.SqlClient> =
+  Layer.effect(
+    SandboxStore,
+    Effect.map(SqlClient.SqlClient, (sql) => make(sql))
+  ).pipe(Layer.provide(Database.migrated))
 
 /** The store in the state directory of the instance. See {@link Database.layerInstance}. */
-export const layerInstance: Layer.Layer<SandboxStore, BackendFailed, Instance | Path.Path> = layer.pipe(
-  Layer.provide(Database.layerInstance)
-)
+export const layerInstance: Layer.Layer<SandboxStore, BackendFailed | InvalidArgument, Instance | Path.Path> =
+  layer.pipe(Layer.provide(Database.layerInstance))
 
-const StoredRecord = Schema.fromJsonString(SandboxRecord)
+/** How many killed sandboxes are forgotten in one step: others wait for the database meanwhile. */
+const purgedAtOnce = 100
+
 const StoredEvent = Schema.fromJsonString(SandboxEvent)
-const encodeRecord = Schema.encodeEffect(StoredRecord)
 const encodeEvent = Schema.encodeEffect(StoredEvent)
-const decodeRecords = Schema.decodeUnknownEffect(Schema.Array(Schema.Struct({ record: StoredRecord })))
 const decodeEvents = Schema.decodeUnknownEffect(Schema.Array(Schema.Struct({ event: StoredEvent })))
 const decodeUsage = Schema.decodeUnknownEffect(
   Schema.Tuple([
@@ -47,16 +49,19 @@ const decodeUsage = Schema.decodeUnknownEffect(
   ])
 )
 const decodeLast = Schema.decodeUnknownEffect(Schema.Tuple([Schema.Struct({ last: Schema.Natural })]))
+const decodeTimes = Schema.decodeUnknownEffect(Schema.Array(Schema.Struct({ killed_at: Timestamp })))
+const decodeCounts = Schema.decodeUnknownEffect(
+  Schema.Array(Schema.Struct({ status: Status, count: Schema.Natural }))
+)
+const decodeKnown = Schema.decodeUnknownEffect(
+  Schema.Array(Schema.Struct({ id: SandboxId, killed_at: Schema.NullOr(Timestamp) }))
+)
 
 const make = (sql: SqlClient.SqlClient): SandboxStore["Service"] => {
-  const records = (where: Statement.Fragment) =>
-    sql`SELECT record FROM sandboxes WHERE ${where}`.pipe(
-      Effect.flatMap(decodeRecords),
-      Effect.map((rows) => rows.map((row) => row.record))
-    )
-  const one = (where: Statement.Fragment) => Effect.map(records(where), (found) => found[0])
+  const { one, records } = makeReader(sql)
 
   const columns = Effect.fnUntraced(function* (record: SandboxRecord) {
+    const { limits, ttl } = record.spec
     return {
       id: record.id,
       owner: record.owner,
@@ -65,47 +70,51 @@ const make = (sql: SqlClient.SqlClient): SandboxStore["Service"] => {
       idempotency_key: record.idempotencyKey,
       created_at: record.createdAt,
       killed_at: record.killedAt,
+      host: groupOf(record.id),
+      backend: record.backend,
+      expires_at: record.expiresAt,
+      expiry_action: ttl?.action,
+      memory_bytes: limits.memoryBytes,
+      cpus: limits.cpus,
+      pids: limits.pids,
+      disk_bytes: limits.diskBytes,
       record: yield* encodeRecord(record)
     }
   })
 
-  /** Numbers events after those there are, and keeps the newest. */
+  /** Writes events, the first of them with the number after `last`, and keeps the newest. */
   const append = Effect.fnUntraced(function* (
-    record: SandboxRecord,
+    { id: sandboxId, generation, status }: SandboxRecord,
     at: Timestamp,
+    last: number,
     bodies: ReadonlyArray<EventBody>
   ) {
-    const [{ last }] = yield* Effect.flatMap(
-      sql`SELECT coalesce(max(sequence), 0) AS last FROM events WHERE sandbox_id = ${record.id}`,
-      decodeLast
+    const events = bodies.map(
+      (body, index): SandboxEvent => ({ sandboxId, sequence: last + 1 + index, generation, at, body })
     )
-    const events = bodies.map((body, index): SandboxEvent => {
-      const { id: sandboxId, generation } = record
-      return { sandboxId, sequence: last + 1 + index, generation, at, body }
-    })
     yield* Effect.forEach(
       events,
       (event) =>
         Effect.flatMap(encodeEvent(event), (text) => {
-          const row = { sandbox_id: record.id, sequence: event.sequence, event: text }
+          const row = { sandbox_id: sandboxId, sequence: event.sequence, event: text }
           return sql`INSERT INTO events ${sql.insert(row)}`
         }),
       { discard: true }
     )
-    const dropped = last + events.length - eventsKept
-    if (dropped > 0) yield* sql`DELETE FROM events WHERE sandbox_id = ${record.id} AND sequence <= ${dropped}`
+    const dropped = last + events.length - keptIn(status)
+    if (dropped > 0) yield* sql`DELETE FROM events WHERE sandbox_id = ${sandboxId} AND sequence <= ${dropped}`
     return events
   })
 
   /** What is taken by the sandboxes that are not killed. */
   const usage = (where: Statement.Fragment) =>
     sql`SELECT count(*) AS sandboxes,
-        coalesce(sum(record ->> '$.spec.limits.memoryBytes'), 0) AS memoryBytes,
-        coalesce(sum(record ->> '$.spec.limits.cpus'), 0) AS cpus,
-        coalesce(sum(record ->> '$.spec.limits.pids'), 0) AS pids,
-        coalesce(sum(record ->> '$.spec.limits.diskBytes'), 0) AS diskBytes,
-        min(CASE WHEN record ->> '$.spec.ttl.action' = 'kill' THEN record ->> '$.expiresAt' END) AS freesAt
-      FROM sandboxes WHERE status <> 'killed' AND ${where}`.pipe(
+        coalesce(sum(memory_bytes), 0) AS memoryBytes,
+        coalesce(sum(cpus), 0) AS cpus,
+        coalesce(sum(pids), 0) AS pids,
+        coalesce(sum(disk_bytes), 0) AS diskBytes,
+        min(CASE WHEN expiry_action = 'kill' THEN expires_at END) AS freesAt
+      FROM sandboxes INDEXED BY sandboxes_usage WHERE status <> 'killed' AND ${where}`.pipe(
       Effect.flatMap(decodeUsage),
       Effect.map(([row]) => ({ ...row, freesAt: row.freesAt ?? undefined }))
     )
@@ -134,33 +143,85 @@ const make = (sql: SqlClient.SqlClient): SandboxStore["Service"] => {
       if (refusal !== undefined) return yield* refusal
     }
     yield* sql`INSERT INTO sandboxes ${sql.insert(yield* columns(record))}`
-    yield* append(record, record.createdAt, [{ _tag: "Created" }])
+    yield* append(record, record.createdAt, 0, [{ _tag: "Created" }])
     return { record, existed: false }
   })
 
   const save = Effect.fnUntraced(function* (record: SandboxRecord, bodies: ReadonlyArray<EventBody>) {
+    const { id, unreadable } = record
+    if (unreadable === true && record.status !== "killed") {
+      return yield* failed("save")({ message: `the record of ${id} cannot be read; it can only be killed` })
+    }
     const updated = yield* sql`UPDATE sandboxes SET ${sql.update(yield* columns(record), ["id"])}
-      WHERE id = ${record.id} RETURNING id`
-    if (updated.length === 0) return yield* failed("save")({ message: `there is no record of ${record.id}` })
+      WHERE id = ${id} RETURNING id`
+    if (updated.length === 0) return yield* failed("save")({ message: `there is no record of ${id}` })
     if (bodies.length === 0) return []
-    return yield* append(record, yield* Clock.currentTimeMillis, bodies)
+    const [{ last }] = yield* Effect.flatMap(
+      sql`SELECT coalesce(max(sequence), 0) AS last FROM events WHERE sandbox_id = ${id}`,
+      decodeLast
+    )
+    return yield* append(record, yield* Clock.currentTimeMillis, last, bodies)
+  })
+
+  const find = Effect.fnUntraced(function* (owner: Owner, idOrName: string) {
+    // By one index or by the other: with both in one condition all of an owner's would be looked through.
+    const byId = yield* one(sql`id = ${idOrName} AND owner = ${owner}`)
+    return byId ?? (yield* one(sql`owner = ${owner} AND slug = ${idOrName} AND status <> 'killed'`))
+  })
+
+  const list = Effect.fnUntraced(function* (owner: Owner, request: ListRequest) {
+    const limit = request.limit ?? PageCursor.defaultPageSize
+    const place = yield* PageCursor.decode(request.cursor)
+    const where = listed(sql, owner, request, place)
+    const found = yield* records(sql`${where} ORDER BY created_at, id LIMIT ${limit + 1}`)
+    return PageCursor.page(found, limit)
+  })
+
+  /** The time before which whoever was killed is one too many; nobody, while there are few. */
+  const overBudget = Effect.map(
+    Effect.flatMap(
+      sql`SELECT killed_at FROM sandboxes WHERE killed_at IS NOT NULL
+        ORDER BY killed_at DESC LIMIT 1 OFFSET ${tombstonesKept - 1}`,
+      decodeTimes
+    ),
+    ([row]) => row?.killed_at ?? Number.NEGATIVE_INFINITY
+  )
+
+  const purge = Effect.fnUntraced(function* (killedBefore: Timestamp, except: ReadonlyArray<SandboxId>) {
+    const before = Math.max(killedBefore, yield* overBudget)
+    let purged = 0
+    while (true) {
+      const removed = yield* sql`DELETE FROM sandboxes WHERE id IN (
+          SELECT id FROM sandboxes WHERE killed_at < ${before} AND id NOT IN (${idsIn(sql, except)})
+          ORDER BY killed_at LIMIT ${purgedAtOnce}
+        ) RETURNING id`.pipe(guard("purge"))
+      purged += removed.length
+      if (removed.length < purgedAtOnce) return purged
+      yield* Effect.yieldNow
+    }
   })
 
   return {
     create: (record, admission) => create(record, admission).pipe(sql.withTransaction, guard("create")),
     save: (record, bodies) => save(record, bodies).pipe(sql.withTransaction, guard("save")),
     get: (id) => one(sql`id = ${id}`).pipe(guard("get")),
-    find: (owner, idOrName) =>
-      one(sql`owner = ${owner}
-        AND (id = ${idOrName} OR (slug = ${idOrName} AND status <> 'killed'))`).pipe(guard("find")),
-    list: (owner, request) => {
-      const limit = request.limit ?? PageCursor.defaultPageSize
-      return records(sql`${listed(sql, owner, request)} ORDER BY created_at, id LIMIT ${limit + 1}`).pipe(
-        Effect.map((found) => PageCursor.page(found, limit)),
-        guard("list")
-      )
-    },
+    find: (owner, idOrName) => find(owner, idOrName).pipe(guard("find")),
+    list: (owner, request) => list(owner, request).pipe(guard("list")),
     alive: records(sql`status <> 'killed' ORDER BY created_at, id`).pipe(guard("alive")),
+    count: sql`SELECT status, count(*) AS count FROM sandboxes INDEXED BY sandboxes_living
+      WHERE status <> 'killed' GROUP BY status`.pipe(
+      Effect.flatMap(decodeCounts),
+      Effect.map((rows) => new Map(rows.map(({ status, count }) => [status, count]))),
+      guard("count")
+    ),
+    known: (ids) =>
+      sql`SELECT id, killed_at FROM sandboxes WHERE id IN (${idsIn(sql, ids)})`.pipe(
+        Effect.flatMap(decodeKnown),
+        Effect.map(
+          (rows) => new Map(rows.map(({ id, killed_at: at }) => [id, { killedAt: at ?? undefined }]))
+        ),
+        guard("look for sandboxes")
+      ),
     events: (id, after, limit) =>
       sql`SELECT event FROM events WHERE sandbox_id = ${id} AND sequence > ${after}
         ORDER BY sequence LIMIT ${limit}`.pipe(
@@ -168,26 +229,30 @@ const make = (sql: SqlClient.SqlClient): SandboxStore["Service"] => {
         Effect.map((rows) => rows.map((row) => row.event)),
         guard("events")
       ),
-    purge: (killedBefore) =>
-      sql`DELETE FROM sandboxes WHERE killed_at < ${killedBefore} RETURNING id`.pipe(
-        Effect.map((removed) => removed.length),
-        guard("purge")
-      )
+    purge: (killedBefore, except = []) => purge(killedBefore, except).pipe(guard("purge"))
   }
 }
 
-/** What a list request asks for, as a condition. */
-const listed = (sql: SqlClient.SqlClient, owner: Owner, request: ListRequest): Statement.Fragment =>
+/** A list of ids as one parameter, since the number of those is limited. */
+const idsIn = (sql: SqlClient.SqlClient, ids: ReadonlyArray<SandboxId>): Statement.Fragment =>
+  sql`SELECT value FROM json_each(${JSON.stringify(ids)})`
+
+/** What a list request asks for, after a place, as a condition. */
+const listed = (
+  sql: SqlClient.SqlClient,
+  owner: Owner,
+  { labels = {}, statuses }: ListRequest,
+  place: PageCursor.Place | undefined
+): Statement.Fragment =>
   sql.and([
     sql`owner = ${owner}`,
-    request.statuses === undefined ? sql`status <> 'killed'` : sql.in("status", request.statuses),
-    ...Object.entries(request.labels ?? {}).map(
+    ...(statuses === undefined ? [] : [sql.in("status", statuses)]),
+    // Also where it follows from the statuses: by this the index of the living is found.
+    ...(statuses?.includes("killed") === true ? [] : [sql`status <> 'killed'`]),
+    ...Object.entries(labels).map(
       ([key, value]) =>
-        sql`EXISTS (SELECT 1 FROM json_each(record, '$.spec.labels') AS label
+        sql`EXISTS (SELECT 1 FROM json_each(iif(json_valid(record), record, '{}'), '$.spec.labels') AS label
           WHERE label.key = ${key} AND label.value = ${value})`
     ),
-    ...PageCursor.decode(request.cursor).pipe(
-      Option.map(({ createdAt, id }) => sql`(created_at, id) > (${createdAt}, ${id})`),
-      Option.toArray
-    )
+    ...(place === undefined ? [] : [sql`(created_at, id) > (${place.createdAt}, ${place.id})`])
   ])

@@ -78,3 +78,10 @@ export const isDiskFull = (error: SqlError.SqlError): boolean => {
   const code = resultCode(error.reason.cause)
   return code !== undefined && family(code) === 13
 }
+
+/** Whether the file is no database, or a damaged one. */
+export const isDamage = (error: SqlError.SqlError): boolean => {
+  const code = resultCode(error.reason.cause)
+  // SQLITE_CORRUPT and SQLITE_NOTADB
+  return code !== undefined && (family(code) === 11 || family(code) === 26)
+}

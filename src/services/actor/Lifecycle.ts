@@ -119,8 +119,8 @@ export const makeLifecycle = Effect.fnUntraced(function* (
   const invalid = (operation: string) => new InvalidState({ sandboxId: id, status: status(), operation })
   const next = () => Generation.make(journal.current().generation + 1)
   const request = () => {
-    const { generation, spec, detached } = journal.current()
-    return { sandboxId: id, generation, spec, detached }
+    const { generation, spec, detached, startedAt } = journal.current()
+    return { sandboxId: id, generation, spec, detached, hasDisk: startedAt !== undefined }
   }
   const present = (operation: string) =>
     Effect.suspend(() => {

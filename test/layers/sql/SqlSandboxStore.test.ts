@@ -2,12 +2,14 @@ import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Context, Effect, FileSystem, Layer, Schema } from "effect"
 import { SecureRandom } from "effect/crypto"
-import { SqlClient } from "effect/sql"
+import { Migrator, SqlClient } from "effect/sql"
+import { PolicyDenied } from "../../../src/domain/Errors.ts"
 import { IdempotencyKey } from "../../../src/domain/Ids.ts"
 import { resolveSpec } from "../../../src/domain/Sandbox.ts"
 import { Status } from "../../../src/domain/Status.ts"
 import * as DirectoryInstance from "../../../src/layers/instance/DirectoryInstance.ts"
 import * as MemorySandboxStore from "../../../src/layers/memory/MemorySandboxStore.ts"
+import { migrations } from "../../../src/layers/sql/migrations.ts"
 import * as SqliteClient from "../../../src/layers/sql/SqliteClient.ts"
 import * as SqlSandboxStore from "../../../src/layers/sql/SqlSandboxStore.ts"
 import { SandboxStore } from "../../../src/services/SandboxStore.ts"
@@ -63,14 +65,138 @@ describe("sqlite", () => {
     }).pipe(Effect.provide(Layer.provideMerge(layer, client)))
   )
 
-  it.effect("fails at an unreadable record instead of leaving it out", () =>
+  it.effect("gives a failed stand-in for a record that cannot be read, which can only be killed", () =>
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient
       const store = yield* SandboxStore
-      yield* store.create(recordOf(0))
-      yield* sql`UPDATE sandboxes SET record = '{"id":"sb"}'`
-      assert.strictEqual((yield* Effect.flip(store.alive))._tag, "BackendFailed")
+      const spec = resolveSpec({ limits: { memoryBytes: 5000 } })
+      yield* store.create(recordOf(0, { status: "running", slug: "web", spec }))
+      yield* store.create(recordOf(1))
+      for (const broken of ['{"id":"sb"}', "not even JSON"]) {
+        yield* sql`UPDATE sandboxes SET record = ${broken} WHERE id = ${idOf(0)}`
+        const alive = yield* store.alive
+        assert.deepStrictEqual(
+          alive.map(({ id, status }) => [id, status]),
+          [
+            [idOf(0), "failed"],
+            [idOf(1), "provisioning"]
+          ]
+        )
+        assert.deepStrictEqual((yield* store.list(alice, {})).records, alive)
+        assert.deepStrictEqual((yield* store.list(alice, { labels: { a: "b" } })).records, [])
+        assert.strictEqual((yield* store.find(alice, "web"))?.id, idOf(0))
+        yield* store
+          .create(recordOf(2), ({ owner }) => {
+            assert.deepInclude(owner, {
+              sandboxes: 2,
+              memoryBytes: 5000 + resolveSpec({}).limits.memoryBytes
+            })
+            return new PolicyDenied({ policy: "quota", reason: "only to look" })
+          })
+          .pipe(Effect.flip)
+        const [standIn] = alive
+        if (standIn === undefined) return assert.fail("no stand-in")
+        const refused = yield* Effect.flip(store.save({ ...standIn, status: "provisioning" }, []))
+        assert.strictEqual(refused._tag, "BackendFailed")
+        assert.deepStrictEqual(yield* sql`SELECT record FROM sandboxes WHERE id = ${idOf(0)}`, [
+          { record: broken }
+        ])
+      }
+      const [standIn] = yield* store.alive
+      if (standIn === undefined) return assert.fail("no stand-in")
+      yield* store.save({ ...standIn, status: "killed", killedAt: 5 }, [])
+      assert.deepStrictEqual([...(yield* store.known([idOf(0)])).values()], [{ killedAt: 5 }])
     }).pipe(Effect.provide(Layer.provideMerge(SqlSandboxStore.layer, client)))
+  )
+
+  /** A database as the version before the columns left it, with whatever records. */
+  const older = (records: ReadonlyArray<readonly [n: number, record: string]>) =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const steps = Object.entries(migrations).slice(0, 3)
+      yield* Migrator.make({})({
+        loader: Migrator.fromRecord(Object.fromEntries(steps)),
+        table: "migrations"
+      })
+      for (const [n, record] of records) {
+        const row = { id: idOf(n), owner: alice, slug: `slug-${n}`, status: "running", created_at: n, record }
+        yield* sql`INSERT INTO sandboxes ${sql.insert(row)}`
+      }
+    })
+
+  it.effect(
+    "takes over an older store, its columns filled from the records, also beside an unreadable one",
+    () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const ttl = { afterMillis: 50, action: "kill" } as const
+        const spec = resolveSpec({ limits: { memoryBytes: 77, cpus: 1.5, diskBytes: 88 }, ttl })
+        const good = recordOf(0, { spec, expiresAt: 123.5, status: "running" })
+        yield* older([
+          [0, JSON.stringify(good)],
+          [1, "no JSON"],
+          [2, '{"expiresAt":"soon","spec":{"limits":{"cpus":[]}}}']
+        ])
+        const context = yield* Layer.build(SqlSandboxStore.layer)
+        const store = Context.get(context, SandboxStore)
+        assert.deepEqual(withoutUndefined(yield* store.get(idOf(0))), withoutUndefined(good))
+        assert.deepStrictEqual(
+          yield* sql`SELECT host, backend, expires_at, expiry_action, memory_bytes, cpus, pids, disk_bytes
+          FROM sandboxes ORDER BY id`,
+          [
+            {
+              host: "test",
+              backend: "memory",
+              expires_at: 123.5,
+              expiry_action: "kill",
+              memory_bytes: 77,
+              cpus: 1.5,
+              pids: spec.limits.pids,
+              disk_bytes: 88
+            },
+            ...[1, 2].map(() => ({
+              host: "test",
+              backend: "",
+              expires_at: null,
+              expiry_action: null,
+              memory_bytes: 0,
+              cpus: 0,
+              pids: 0,
+              disk_bytes: 0
+            }))
+          ]
+        )
+        assert.deepStrictEqual(
+          (yield* store.alive).map(({ status }) => status),
+          ["running", "failed", "failed"]
+        )
+      }).pipe(Effect.scoped, Effect.provide(client))
+  )
+
+  it.effect("refuses a store of a later version with both versions, and changes nothing", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      yield* older([[0, "whatever"]])
+      yield* sql`INSERT INTO migrations (migration_id, name) VALUES (99, 'to_come')`
+      const schema = yield* sql`SELECT name, sql FROM sqlite_schema`
+      const refused = yield* Effect.flip(Layer.build(SqlSandboxStore.layer))
+      assert.deepInclude(refused, { _tag: "InvalidArgument", field: "stateDir", isRetryable: false })
+      assert.match(refused.message, /step 99 \(to_come\).* up to 4/)
+      assert.deepStrictEqual(yield* sql`SELECT name, sql FROM sqlite_schema`, schema)
+    }).pipe(Effect.scoped, Effect.provide(client))
+  )
+
+  it.effect("refuses a damaged file with what to do about it, and leaves it as it is", () =>
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const stateDir = yield* fs.makeTempDirectoryScoped({ prefix: "fiberbox-store-" })
+      const text = "not a database, by far not a database".repeat(100)
+      yield* fs.writeFileString(`${stateDir}/store.db`, text)
+      const refused = yield* Effect.flip(Layer.build(instance(stateDir)))
+      assert.deepInclude(refused, { _tag: "InvalidArgument", field: "stateDir" })
+      assert.match(refused.message, /damaged .*fiberbox remains/)
+      assert.strictEqual(yield* fs.readFileString(`${stateDir}/store.db`), text)
+    }).pipe(Effect.scoped, Effect.provide(NodeServices.layer))
   )
 })
 
@@ -101,7 +227,7 @@ type Store = SandboxStore["Service"]
 const run = (
   store: Store,
   step: typeof Step.Type
-): Effect.Effect<unknown, Effect.Error<ReturnType<Store["create"]>>> => {
+): Effect.Effect<unknown, Effect.Error<ReturnType<Store["create"] | Store["list"]>>> => {
   switch (step._tag) {
     case "create":
       return store.create(

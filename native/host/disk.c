@@ -43,7 +43,7 @@ static void format(const char *path, const struct disk *disk) {
     if (fd < 0) fail_errno(FAILED, path);
     if (ftruncate(fd, (off_t)disk->bytes) != 0) fail_errno(FAILED, path);
     close(fd);
-    snprintf(inodes, sizeof inodes, "%llu", (unsigned long long)disk->inodes);
+    snprintf(inodes, sizeof inodes, "%llu", (unsigned long long)disk->inodes + OWN_INODES);
     char *argv[] = {"mkfs.ext4", "-q", "-F", "-m", "0", "-b", "4096", "-I", "256", "-N", inodes,
                     "-O", "^has_journal,^resize_inode", "-E", "lazy_itable_init=1,nodiscard,root_owner=0:0",
                     (char *)path, NULL};
@@ -54,11 +54,15 @@ static void format(const char *path, const struct disk *disk) {
     fail(INVALID, "disk", "mkfs.ext4 refused this size or number of inodes");
 }
 
+/* By hand: copy_file_range(2) does not copy from one file system to another, and this is little. */
 static void copy_range(int from, int to, off_t at, off_t end) {
+    static char buffer[64 * 1024];
     while (at < end) {
-        off_t target = at;
-        ssize_t n = copy_file_range(from, &at, to, &target, (size_t)(end - at), 0);
-        if (n <= 0) fail_errno(FAILED, "disk");
+        size_t most = end - at < (off_t)sizeof buffer ? (size_t)(end - at) : sizeof buffer;
+        ssize_t n = pread(from, buffer, most, at);
+        ssize_t copied = n <= 0 ? n : pwrite(to, buffer, (size_t)n, at);
+        if (copied <= 0) fail_errno(FAILED, "disk");
+        at += copied;
     }
 }
 
@@ -190,6 +194,7 @@ void mount_disk(const struct disk *disk, const char *node, const char *path, int
     /* Before the mapping: afterwards our own uid has no name in there. */
     make_directory(tree, "upper", 0755);
     make_directory(tree, "work", 0700);
+    make_spares(tree);
     if (sys_mount_setattr(tree, 0, user_namespace) != 0) fail_errno(UNSUPPORTED, "idmapped-mount");
     if (sys_move_mount(tree, path) != 0) fail_errno(FAILED, path);
     close(tree);

@@ -58,16 +58,38 @@ struct disk {
     const char *record;    /* file to write the loop device's number to */
     uint64_t bytes, inodes;
 };
+/* Inodes of a disk that are not the sandbox's own: the spares and their directory, upper, work and what overlay makes in it. */
+#define SPARES 8
+#define OWN_INODES (SPARES + 4)
 /* Mounts the disk at `path`, owned by the user namespace, with directories `upper` and `work` in it. */
 void mount_disk(const struct disk *disk, const char *node, const char *path, int user_namespace);
+
+/* spares.c: `disk` is a descriptor of the disk's root directory */
+/* Makes those that are missing, as far as there is room. */
+void make_spares(int disk);
+/* Removes them if the disk is nearly full, and returns whether it did. */
+int lend_spares(int disk);
 
 /* mounts.c */
 void private_namespace(void);
 void mount_tmpfs(const char *path, const char *size);
 /* Mounts what is at `source` (not what is mounted below it) at `target`, owned by the user namespace if that is >= 0. */
 void mount_clone(const char *source, const char *target, uint64_t attributes, int user_namespace);
-/* `owner` is the host id that is root in the layers. */
-void mount_overlay(const char *lower, const char *upper, const char *work, const char *target, uid_t owner);
+/* Mounts layers of which `disk` holds the directories `upper` and `work`; `owner` is the host id that is root in them. */
+void mount_overlay(const char *lower, const char *disk, const char *target, uid_t owner);
+
+/* supervise.c */
+struct deadlines {
+    /* Milliseconds until the job must have become another program by exec, and from then on until that must have ended. */
+    uint32_t before_exec, after_exec;
+};
+/*
+ * Runs a job in a child and returns how that ended, as a shell would. Whatever the job has started is
+ * killed when it fails or takes too long, when our parent dies, or when we get a SIGTERM.
+ */
+int supervise(const struct deadlines *deadlines, void (*job)(void *), void *argument);
+/* Has the kernel send us a signal when our parent ends. */
+void die_with(pid_t parent, int signal);
 
 /* run.c, probe.c */
 int run_main(int argc, char **argv);

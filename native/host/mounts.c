@@ -2,8 +2,10 @@
 #include "host.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/capability.h>
 #include <sched.h>
+#include <stdio.h>
 #include <sys/fsuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -55,16 +57,22 @@ static void create_files_as(uid_t id) {
     if (syscall(SYS_capset, &header, data) != 0) fail_errno(FAILED, "capabilities");
 }
 
-void mount_overlay(const char *lower, const char *upper, const char *work, const char *target, uid_t owner) {
-    int fs = sys_fsopen("overlay");
+void mount_overlay(const char *lower, const char *disk, const char *target, uid_t owner) {
+    char upper[4300], work[4300];
+    snprintf(upper, sizeof upper, "%s/upper", disk);
+    snprintf(work, sizeof work, "%s/work", disk);
+    int fs = sys_fsopen("overlay"), place = open(disk, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (fs < 0) fail_errno(UNSUPPORTED, "overlay");
+    if (place < 0) fail_errno(FAILED, disk);
     if (sys_fsconfig_string(fs, "lowerdir", lower) != 0 || sys_fsconfig_string(fs, "upperdir", upper) != 0 ||
         sys_fsconfig_string(fs, "workdir", work) != 0)
         fail_errno(FAILED, "overlay");
     create_files_as(owner);
-    int tree = sys_fsmount(fs, ATTR_NOSUID | ATTR_NODEV);
+    int lent = lend_spares(place), tree = sys_fsmount(fs, ATTR_NOSUID | ATTR_NODEV);
     if (tree < 0) fail_errno(UNSUPPORTED, "overlay");
+    if (lent) make_spares(place);
     create_files_as(0);
     attach(tree, target);
+    close(place);
     close(fs);
 }

@@ -51,7 +51,7 @@ static void check_layer(const struct place *p) {
 }
 
 static void check_disk(const struct place *p) {
-    char file[4200], template[4300], disk[4200], node[4200], upper[4300], work[4300], lower[4200], root[4200];
+    char file[4200], template[4300], disk[4200], node[4200], lower[4200], root[4200];
     int ids = user_namespace(p);
     snprintf(file, sizeof file, "%s/probe-%d", p->dir, getppid());
     snprintf(template, sizeof template, "%s/%u-%u.ext4", p->dir, 16u << 20, 1024u);
@@ -62,9 +62,7 @@ static void check_disk(const struct place *p) {
         fail_errno(FAILED, p->stage);
     mount_disk(&d, node, disk, ids);
     unlink(template);
-    snprintf(upper, sizeof upper, "%s/upper", disk);
-    snprintf(work, sizeof work, "%s/work", disk);
-    mount_overlay(lower, upper, work, root, PROBE_IDS);
+    mount_overlay(lower, disk, root, PROBE_IDS);
 }
 
 static void print_text(const char *text) {

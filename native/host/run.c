@@ -5,6 +5,7 @@
  * runtime, so that nothing ever appears in the host's mount table and all of it
  * vanishes with the container. Words, each with its values:
  *
+ *   deadlines STAGE PROGRAM  milliseconds for staging, and for PROGRAM to end
  *   dir PATH                 the sandbox's directory, where its files are made; becomes the working directory
  *   stage PATH               an existing directory to hide behind the stage; must not be above any other path
  *   ids BASE                 the first of 65536 host ids
@@ -34,6 +35,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -57,6 +59,7 @@ struct plan {
     const char *lowers[MANY];
     struct placement placements[MANY];
     size_t limit_count, lower_count, placement_count;
+    struct deadlines deadlines;
     char **program;
 };
 
@@ -78,7 +81,7 @@ static void parse(struct plan *plan, int argc, char **argv) {
     while (i < argc && strcmp(argv[i], "--") != 0) {
         const char *word = argv[i++];
         int values = strcmp(word, "limit") == 0 || strcmp(word, "disk") == 0 || strcmp(word, "tree") == 0 ||
-                             strcmp(word, "file") == 0
+                             strcmp(word, "file") == 0 || strcmp(word, "deadlines") == 0
                          ? 2
                          : 1;
         if (argc - i < values) fail(INVALID, word, "a value is missing");
@@ -93,6 +96,8 @@ static void parse(struct plan *plan, int argc, char **argv) {
         else if (strcmp(word, "limit") == 0) plan->limits[next(&plan->limit_count, word)] = (struct sysctl){a, b};
         else if (strcmp(word, "lower") == 0) plan->lowers[next(&plan->lower_count, word)] = a;
         else if (strcmp(word, "disk") == 0) plan->disk.bytes = number(word, a), plan->disk.inodes = number(word, b);
+        else if (strcmp(word, "deadlines") == 0)
+            plan->deadlines = (struct deadlines){(uint32_t)number(word, a), (uint32_t)number(word, b)};
         else if (strcmp(word, "tree") == 0)
             plan->placements[next(&plan->placement_count, word)] = (struct placement){TREE, a, b};
         else if (strcmp(word, "file") == 0)
@@ -104,8 +109,8 @@ static void parse(struct plan *plan, int argc, char **argv) {
     if (i + 1 >= argc) fail(INVALID, "run", "no program after --");
     plan->program = argv + i + 1;
     if (!plan->dir || !plan->stage || !plan->socket || !plan->disk.templates || plan->lower_count == 0 ||
-        plan->disk.bytes == 0 || plan->disk.inodes == 0)
-        fail(INVALID, "run", "dir, stage, socket, disk, templates and lower are needed");
+        plan->disk.bytes == 0 || plan->disk.inodes == 0 || plan->deadlines.after_exec == 0)
+        fail(INVALID, "run", "deadlines, dir, stage, socket, disk, templates and lower are needed");
     /* Ids of the host itself must never be what a sandbox's root becomes. */
     if (plan->ids < 65536) fail(INVALID, "ids", "must not be ids of the host");
 }
@@ -146,7 +151,7 @@ static void mount_root(const struct plan *plan, int user_namespace, const char *
     }
     const char *disk = directory(plan->stage, "disk");
     mount_disk(&plan->disk, under(plan->stage, "loop"), disk, user_namespace);
-    mount_overlay(lower, under(disk, "upper"), under(disk, "work"), root, plan->ids);
+    mount_overlay(lower, disk, root, plan->ids);
 }
 
 /*
@@ -168,14 +173,35 @@ static void place(const struct placement *p, const char *root, const char *empty
     else mount_clone(empty, target, attributes | ATTR_NOEXEC, -1);
 }
 
-/* Inherited by everything inside; lowering needs no rights, which a host may not have over another's limits. */
+/*
+ * Inherited by everything inside, and the same whatever the service itself may
+ * use. Raising a limit over the service's own takes CAP_SYS_RESOURCE; without it the service's is the most there is.
+ */
 static void limit_resources(void) {
-    struct rlimit files, core = {1, 1};
-    if (getrlimit(RLIMIT_NOFILE, &files) != 0) fail_errno(FAILED, "rlimit");
-    if (files.rlim_max > OPEN_FILES) files.rlim_max = OPEN_FILES;
-    if (files.rlim_cur > files.rlim_max) files.rlim_cur = files.rlim_max;
-    /* Not 0: with a core_pattern that is a pipe only 1 keeps the kernel from starting the host's helper. */
-    if (setrlimit(RLIMIT_NOFILE, &files) != 0 || setrlimit(RLIMIT_CORE, &core) != 0) fail_errno(FAILED, "rlimit");
+    static const struct {
+        __rlimit_resource_t which;
+        rlim_t soft, hard;
+    } limits[] = {
+        {RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES},
+        /* Not 0: with a core_pattern that is a pipe only 1 keeps the kernel from starting the host's helper. */
+        {RLIMIT_CORE, 1, 1},
+        {RLIMIT_STACK, 8 << 20, RLIM_INFINITY},
+        {RLIMIT_AS, RLIM_INFINITY, RLIM_INFINITY},
+        {RLIMIT_CPU, RLIM_INFINITY, RLIM_INFINITY},
+        {RLIMIT_DATA, RLIM_INFINITY, RLIM_INFINITY},
+        {RLIMIT_FSIZE, RLIM_INFINITY, RLIM_INFINITY},
+        /* Control groups bound these two. */
+        {RLIMIT_NPROC, RLIM_INFINITY, RLIM_INFINITY},
+        {RLIMIT_MEMLOCK, 8 << 20, 8 << 20},
+    };
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        struct rlimit wanted = {limits[i].soft, limits[i].hard}, own;
+        if (setrlimit(limits[i].which, &wanted) == 0) continue;
+        if (errno != EPERM || getrlimit(limits[i].which, &own) != 0) fail_errno(FAILED, "rlimit");
+        if (wanted.rlim_max > own.rlim_max) wanted.rlim_max = own.rlim_max;
+        if (wanted.rlim_cur > wanted.rlim_max) wanted.rlim_cur = wanted.rlim_max;
+        if (setrlimit(limits[i].which, &wanted) != 0) fail_errno(FAILED, "rlimit");
+    }
 }
 
 /*
@@ -187,9 +213,9 @@ static void limit_resources(void) {
 static void warm_groups(const char *path) {
     pid_t runtime = getpid();
     if (path == NULL || fork() != 0) return;
+    /* Others wait until nobody holds standard error, and what closes when its owner becomes the runtime. */
+    syscall(SYS_close_range, 0, ~0u, 0);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
-    /* The caller reads our standard error until nobody holds it. */
-    for (int i = 0; i < 3; i++) close(i);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     for (int i = 0; i < WARM_MOVES && getppid() == runtime && write(fd, "0", 1) == 1; i++) usleep(WARM_PAUSE_US);
     _exit(0);
@@ -206,34 +232,29 @@ static void become(char **program, int listener) {
     fail_errno(errno == ENOENT ? UNSUPPORTED : FAILED, program[0]);
 }
 
-/*
- * A caller that is killed must not leave a machine that is still being made.
- * What is set here outlives exec, but is not passed on by fork.
- */
-static void die_with(pid_t caller) {
-    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) fail_errno(FAILED, "prctl");
-    if (getppid() != caller) fail(FAILED, "run", "the caller has ended");
+static void stage_and_become(void *argument) {
+    const struct plan *plan = argument;
+    pid_t supervisor = getppid();
+    /* First: what the service may not use, the making of a disk could run into as well. */
+    limit_resources();
+    warm_groups(plan->warm);
+    if (chdir(plan->dir) != 0) fail_errno(FAILED, plan->dir);
+    private_namespace();
+    mount_tmpfs(plan->stage, "1m");
+    const char *root = directory(plan->stage, "root"), *empty = directory(plan->stage, "empty");
+    int user_namespace =
+        make_user_namespace(plan->ids, plan->limits, plan->limit_count, under(plan->stage, "userns"));
+    mount_root(plan, user_namespace, root);
+    for (size_t i = 0; i < plan->placement_count; i++) place(&plan->placements[i], root, empty, user_namespace);
+    /* Again: the kernel forgets it when file system ids change, as they did for the overlay. */
+    die_with(supervisor, SIGKILL);
+    /* Last, when the disk's lock proves that no earlier machine still has this socket. */
+    become(plan->program, listen_on(plan->socket));
 }
 
 int run_main(int argc, char **argv) {
     struct plan plan = {.disk = {.file = "disk.ext4", .record = "loop"}};
     parse(&plan, argc, argv);
     umask(022);
-    pid_t caller = getppid();
-    die_with(caller);
-    warm_groups(plan.warm);
-    if (chdir(plan.dir) != 0) fail_errno(FAILED, plan.dir);
-    private_namespace();
-    mount_tmpfs(plan.stage, "1m");
-    const char *root = directory(plan.stage, "root"), *empty = directory(plan.stage, "empty");
-    int user_namespace =
-        make_user_namespace(plan.ids, plan.limits, plan.limit_count, under(plan.stage, "userns"));
-    mount_root(&plan, user_namespace, root);
-    for (size_t i = 0; i < plan.placement_count; i++) place(&plan.placements[i], root, empty, user_namespace);
-    limit_resources();
-    /* Again: the kernel forgets it when file system ids change, as they did for the overlay. */
-    die_with(caller);
-    /* Last, when the disk's lock proves that no earlier machine still has this socket. */
-    become(plan.program, listen_on(plan.socket));
-    return 1;
+    return supervise(&plan.deadlines, stage_and_become, &plan);
 }

@@ -124,21 +124,15 @@ const make = Effect.gen(function* () {
       .remove(path, { recursive: true, force: true })
       .pipe(Effect.mapError(fromPlatform("remove a container")))
 
-  const forgetMachine = (of: Container) =>
-    Effect.forEach(
-      [
-        of.runtimeState,
-        of.files.own,
-        of.files.bundle,
-        of.files.socket,
-        of.files.pid,
-        of.files.loop,
-        of.files.log,
-        of.files.machine
-      ],
-      remove,
-      { concurrency: "unbounded", discard: true }
+  /** Whatever is there, and not what should be: a runtime that was killed leaves files under names of its own. */
+  const forgetMachine = Effect.fnUntraced(function* (of: Container) {
+    const names = yield* fs.readDirectory(of.directory).pipe(
+      Effect.catchIf(isMissing, () => Effect.succeed<Array<string>>([])),
+      Effect.mapError(fromPlatform("remove a container"))
     )
+    const files = names.map((name) => `${of.directory}/${name}`).filter((path) => path !== of.files.disk)
+    yield* Effect.forEach([of.runtimeState, ...files], remove, { concurrency: "unbounded", discard: true })
+  })
 
   const diskInUse = Effect.fnUntraced(function* (of: Container) {
     const loop = yield* readIfThere(of.files.loop)

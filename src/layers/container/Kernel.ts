@@ -141,6 +141,8 @@ export const runProgram = (program: string, args: ReadonlyArray<string>): Effect
       if (stderr.length < maxStderr) stderr += text
     })
     child.on("error", (error) => resume(Effect.fail(codeOf(error))))
+    // A failure may leave members that nobody ends any more.
+    child.on("exit", (code) => code === 0 || signalGroup(child.pid, "SIGKILL"))
     child.on("close", (code) => resume(Effect.succeed({ code: code ?? undefined, stderr })))
     return Effect.callback<void>((stopped) => {
       const finish = () => {

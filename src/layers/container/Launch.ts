@@ -7,7 +7,14 @@ import * as FileSystem from "effect/FileSystem"
 import type { Limits } from "../../domain/Sandbox.ts"
 import { agentPath } from "./Bundle.ts"
 import type { Container } from "./ContainerFiles.ts"
-import { backendFailed, fromHelper, runtimeMessage, type StartError, unsupported } from "./Failures.ts"
+import {
+  backendFailed,
+  codeFailed,
+  fromHelper,
+  runtimeMessage,
+  type StartError,
+  unsupported
+} from "./Failures.ts"
 import { baseOf } from "./IdRanges.ts"
 import { type Ended, runProgram } from "./Kernel.ts"
 
@@ -33,6 +40,9 @@ export interface LaunchRequest {
   readonly agent: string
   readonly runtime: string
   readonly runtimeState: string
+  /** How long the root may be staged, and how long the runtime may then take, in milliseconds. */
+  readonly stageMillis: number
+  readonly runtimeMillis: number
   /** A control group's list of processes, for the helper to make the kernel ready with; see `warm_groups` of it. */
   readonly groupList: string | undefined
 }
@@ -76,6 +86,7 @@ export const helperArguments = (request: LaunchRequest): ReadonlyArray<string> =
   const { container, limits, root } = request
   return [
     "run",
+    ...["deadlines", String(request.stageMillis), String(request.runtimeMillis)],
     ...["dir", container.directory],
     ...["stage", request.stage],
     ...["ids", String(baseOf(request.range))],
@@ -105,14 +116,17 @@ const failure = Effect.fnUntraced(function* (container: Container, ended: Ended)
   return fromHelper(ended.stderr) ?? backendFailed("start a machine", reason, "not-started")
 })
 
-/** Starts the container and returns when its agent's program runs. On failure remains may be left. */
+/**
+ * Starts the container and returns when its agent's program runs. On failure no process of the start is left, but
+ * other remains may be.
+ */
 export const launch: (request: LaunchRequest) => Effect.Effect<void, StartError, FileSystem.FileSystem> =
   Effect.fnUntraced(function* (request: LaunchRequest) {
     const ended = yield* runProgram(request.helper, helperArguments(request)).pipe(
       Effect.mapError((code) =>
         code === "ENOENT"
           ? unsupported("host helper", `${request.helper} is missing; npx fiberbox setup builds it`)
-          : backendFailed("start a machine", `${request.helper}: ${code}`, "not-started")
+          : codeFailed("start a machine", request.helper, code)
       )
     )
     if (ended.code !== 0) return yield* yield* failure(request.container, ended)

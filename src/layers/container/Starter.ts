@@ -31,6 +31,9 @@ import { ContainerSettings, layout } from "./Settings.ts"
 /** Runtimes at work at one time, per processor: more only take each other's time and memory. */
 const startsPerCpu = 4
 
+/** How long the runtime may take, once the root is staged: a hundred times what it takes on a quiet machine. */
+const runtimeMillis = 10_000
+
 /** Makes machines. */
 export class Starter extends Context.Service<
   Starter,
@@ -199,6 +202,8 @@ const make = Effect.gen(function* () {
       agent: settings.agent,
       runtime: settings.runtime,
       runtimeState: places.runtimeState,
+      stageMillis: settings.provisionMillis,
+      runtimeMillis,
       groupList: freezer === undefined ? undefined : `${freezer}/cgroup.procs`
     })
   })

@@ -9,6 +9,7 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -18,6 +19,9 @@
 #define LOOP_CONTROL_MINOR 237
 #define ATTEMPTS 1000
 #define RELEASE_WAIT_MS 10000
+#define REPAIR_BLOCKS 256
+/* The smallest there is; it comes on top of what the sandbox may use. */
+#define JOURNAL_BYTES (4 << 20)
 
 static int run_program(char *const argv[]) {
     pid_t pid = fork();
@@ -36,17 +40,20 @@ static int run_program(char *const argv[]) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
 }
 
-/* An empty file system. Without a journal: it is thrown away with its sandbox, and a journal is a kernel thread each. */
+/*
+ * An empty file system, in a sparse file. With a journal: when the host's own disk is full, what the kernel cannot write
+ * of this one must not leave it half changed. A small one, which is a hole as well until it is used.
+ */
 static void format(const char *path, const struct disk *disk) {
     char inodes[32];
     int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0) fail_errno(FAILED, path);
-    if (ftruncate(fd, (off_t)disk->bytes) != 0) fail_errno(FAILED, path);
+    if (ftruncate(fd, (off_t)(disk->bytes + JOURNAL_BYTES)) != 0) fail_errno(FAILED, path);
     close(fd);
     snprintf(inodes, sizeof inodes, "%llu", (unsigned long long)disk->inodes + OWN_INODES);
     char *argv[] = {"mkfs.ext4", "-q", "-F", "-m", "0", "-b", "4096", "-I", "256", "-N", inodes,
-                    "-O", "^has_journal,^resize_inode", "-E", "lazy_itable_init=1,nodiscard,root_owner=0:0",
-                    (char *)path, NULL};
+                    "-O", "has_journal,^resize_inode", "-J", "size=4", "-E",
+                    "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0", (char *)path, NULL};
     int code = run_program(argv);
     if (code == 0) return;
     unlink(path);
@@ -79,10 +86,15 @@ static void copy_sparse(int from, int to) {
     if (errno != ENXIO) fail_errno(FAILED, "disk");
 }
 
+void template_path(const struct disk *disk, char *path, size_t size) {
+    /* Another name for another way of making them. */
+    snprintf(path, size, "%s/2-%llu-%llu.ext4", disk->templates, (unsigned long long)disk->bytes,
+             (unsigned long long)disk->inodes);
+}
+
 static int open_template(const struct disk *disk) {
     char path[4096], fresh[4200];
-    snprintf(path, sizeof path, "%s/%llu-%llu.ext4", disk->templates, (unsigned long long)disk->bytes,
-             (unsigned long long)disk->inodes);
+    template_path(disk, path, sizeof path);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd >= 0 || errno != ENOENT) return fd;
     snprintf(fresh, sizeof fresh, "%s.%d", path, getpid());
@@ -100,20 +112,30 @@ static void create_image(const struct disk *disk) {
     snprintf(fresh, sizeof fresh, "%s.new", disk->file);
     int to = open(fresh, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (to < 0) fail_errno(FAILED, fresh);
+    if (disk->reserved && fallocate(to, 0, 0, (off_t)(disk->bytes + JOURNAL_BYTES)) != 0) {
+        int error = errno;
+        unlink(fresh);
+        errno = error;
+        fail_errno(error == EOPNOTSUPP ? UNSUPPORTED : FAILED, "disk");
+    }
     copy_sparse(from, to);
     close(from);
     close(to);
     if (rename(fresh, disk->file) != 0) fail_errno(FAILED, disk->file);
 }
 
-/* A host that crashed leaves the superblock marked as in use. */
+/* A journal that was given up, because something could not be written, leaves the superblock marked. */
 static void check_image(int backing, const struct disk *disk) {
+    struct statfs host;
     uint16_t state = 0;
     if (pread(backing, &state, sizeof state, 1024 + 58) != sizeof state) fail_errno(FAILED, disk->file);
     if ((state & 3) == 1) return;
     char *argv[] = {"e2fsck", "-p", "-f", (char *)disk->file, NULL};
     int code = run_program(argv);
-    if (code & ~3) fail(FAILED, "disk", "the file system is damaged and e2fsck could not mend it");
+    if ((code & ~3) == 0) return;
+    if (fstatfs(backing, &host) == 0 && host.f_bavail < REPAIR_BLOCKS)
+        fail(EXHAUSTED, "disk", "the host's disk is too full for the file system to be mended");
+    fail(FAILED, "disk", "the file system is damaged and e2fsck could not mend it");
 }
 
 /*
@@ -186,7 +208,9 @@ void mount_disk(const struct disk *disk, const char *node, const char *path, int
     if (fs < 0) fail_errno(UNSUPPORTED, "ext4");
     /* Without noinit_itable a kernel thread would write every inode table and fill the sparse file. */
     if (sys_fsconfig_string(fs, "source", node) != 0 || sys_fsconfig_flag(fs, "noinit_itable") != 0 ||
-        sys_fsconfig_string(fs, "errors", "remount-ro") != 0)
+        sys_fsconfig_string(fs, "errors", "remount-ro") != 0 ||
+        /* What could not be written is told to whoever writes next, not kept from them. */
+        sys_fsconfig_string(fs, "data_err", "abort") != 0)
         fail_errno(FAILED, "ext4");
     int tree = sys_fsmount(fs, ATTR_NOSUID | ATTR_NODEV);
     if (tree < 0) fail_errno(FAILED, "ext4");
@@ -198,4 +222,11 @@ void mount_disk(const struct disk *disk, const char *node, const char *path, int
     if (sys_mount_setattr(tree, 0, user_namespace) != 0) fail_errno(UNSUPPORTED, "idmapped-mount");
     if (sys_move_mount(tree, path) != 0) fail_errno(FAILED, path);
     close(tree);
+}
+
+int sync_main(int argc, char **argv) {
+    if (argc != 1) fail(INVALID, "sync", "usage: sync DIRECTORY");
+    int fd = open(argv[0], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || syncfs(fd) != 0) fail_errno(FAILED, "disk");
+    return 0;
 }

@@ -57,7 +57,10 @@ struct disk {
     const char *templates; /* directory of empty images to copy from */
     const char *record;    /* file to write the loop device's number to */
     uint64_t bytes, inodes;
+    int reserved; /* whether the host's disk shall keep all of its room free for it */
 };
+/* Where its empty image is kept. */
+void template_path(const struct disk *disk, char *path, size_t size);
 /* Inodes of a disk that are not the sandbox's own: the spares and their directory, upper, work and what overlay makes in it. */
 #define SPARES 8
 #define OWN_INODES (SPARES + 4)
@@ -91,8 +94,10 @@ int supervise(const struct deadlines *deadlines, void (*job)(void *), void *argu
 /* Has the kernel send us a signal when our parent ends. */
 void die_with(pid_t parent, int signal);
 
-/* run.c, probe.c */
+/* run.c, probe.c, disk.c */
 int run_main(int argc, char **argv);
 int probe_main(int argc, char **argv);
+/* fiberbox-host sync DIRECTORY: brings all that was written to its file system to the disk. */
+int sync_main(int argc, char **argv);
 
 #endif

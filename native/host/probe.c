@@ -54,8 +54,8 @@ static void check_disk(const struct place *p) {
     char file[4200], template[4300], disk[4200], node[4200], lower[4200], root[4200];
     int ids = user_namespace(p);
     snprintf(file, sizeof file, "%s/probe-%d", p->dir, getppid());
-    snprintf(template, sizeof template, "%s/%u-%u.ext4", p->dir, 16u << 20, 1024u);
     struct disk d = {.file = file, .templates = p->dir, .record = "/dev/null", .bytes = 16u << 20, .inodes = 1024};
+    template_path(&d, template, sizeof template);
     snprintf(node, sizeof node, "%s/loop", p->stage);
     if (staged(p, "disk", disk, sizeof disk) != 0 || staged(p, "lower", lower, sizeof lower) != 0 ||
         staged(p, "root", root, sizeof root) != 0)

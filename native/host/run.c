@@ -11,6 +11,7 @@
  *   ids BASE                 the first of 65536 host ids
  *   limit NAME VALUE         a /proc/sys/user limit of the user namespace
  *   disk BYTES INODES        the writable disk, in `disk.ext4`; its loop device's number goes to `loop`
+ *   reserve 0|1              whether the host's disk shall keep all of the disk's room free for it from the beginning
  *   templates PATH           where empty disks are kept
  *   lower PATH               a read-only layer of the root, upper ones first
  *   tree SOURCE TARGET       a host directory seen read-only in the root, owned by the sandbox's root
@@ -92,6 +93,7 @@ static void parse(struct plan *plan, int argc, char **argv) {
         else if (strcmp(word, "socket") == 0) plan->socket = a;
         else if (strcmp(word, "warm") == 0) plan->warm = a;
         else if (strcmp(word, "ids") == 0) plan->ids = (uint32_t)number(word, a);
+        else if (strcmp(word, "reserve") == 0) plan->disk.reserved = number(word, a) != 0;
         else if (strcmp(word, "templates") == 0) plan->disk.templates = a;
         else if (strcmp(word, "limit") == 0) plan->limits[next(&plan->limit_count, word)] = (struct sysctl){a, b};
         else if (strcmp(word, "lower") == 0) plan->lowers[next(&plan->lower_count, word)] = a;

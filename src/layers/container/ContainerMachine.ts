@@ -16,9 +16,11 @@ import type { Machine, MachineExit } from "../../services/Machine.ts"
 import type { AgentMachine } from "../agent/AgentMachine.ts"
 import { Cgroups } from "./Cgroup.ts"
 import { type Container, ContainerFiles } from "./ContainerFiles.ts"
+import { checkDisk, syncDisk } from "./Disk.ts"
 import { endMachine, isRunning } from "./Ending.ts"
 import { fromPlatform } from "./Failures.ts"
 import { IdRanges } from "./IdRanges.ts"
+import { ContainerSettings } from "./Settings.ts"
 
 /** How often a machine whose connection was lost is looked at. */
 const lookAgain = Schedule.min([Schedule.exponential("5 millis"), Schedule.spaced("100 millis")])
@@ -39,10 +41,12 @@ export const makeMachine: (
 ) => Effect.Effect<
   Machine,
   never,
-  Cgroups | ContainerFiles | FileSystem.FileSystem | IdRanges | Scope.Scope
+  Cgroups | ContainerFiles | ContainerSettings | FileSystem.FileSystem | IdRanges | Scope.Scope
 > = Effect.fnUntraced(function* (container: Container, request: MachineRequest, agent: AgentMachine) {
   const fs = yield* FileSystem.FileSystem
   const cgroups = yield* Cgroups
+  const files = yield* ContainerFiles
+  const { helper } = yield* ContainerSettings
   const parts = Context.pick(
     Cgroups,
     ContainerFiles,
@@ -90,10 +94,20 @@ export const makeMachine: (
   )
   yield* Effect.forkScoped(watch)
 
-  const terminate = endMachine(container).pipe(
-    Effect.provideContext(parts),
-    Effect.tap(() => Deferred.succeed(exit, { reason: "the machine was terminated", outOfMemory: false }))
-  )
+  const terminate = Effect.gen(function* () {
+    const ran = yield* isRunning(container)
+    yield* endMachine(container)
+    yield* Deferred.succeed(exit, { reason: "the machine was terminated", outOfMemory: false })
+    // Told once, and now: the kernel writes a disk out when it is unmounted.
+    if (ran) yield* checkDisk(container, "stop a container")
+  }).pipe(Effect.provideContext(parts), Effect.uninterruptible)
+
+  /** Stands still, with all that it has written on the disk; otherwise it goes on. */
+  const pause = Effect.gen(function* () {
+    yield* cgroups.freeze(group)
+    const agent = yield* files.pid(container)
+    if (agent !== undefined) yield* syncDisk(helper, agent, "pause a container")
+  }).pipe(Effect.onError(() => Effect.ignore(cgroups.thaw(group), { log: "Warn" })))
 
   const metrics = Effect.gen(function* () {
     const usage = yield* cgroups.usage(group)
@@ -112,7 +126,7 @@ export const makeMachine: (
     processes: agent.processes,
     files: agent.files,
     dial: agent.dial,
-    pause: whileRunning(cgroups.freeze(group)),
+    pause: whileRunning(pause),
     resume: whileRunning(cgroups.thaw(group)),
     metrics: whileRunning(metrics),
     terminate,

@@ -2,7 +2,17 @@
  * The few system calls that Effect's services do not offer.
  */
 import { spawn } from "node:child_process"
-import { accessSync, closeSync, constants, lstatSync, openSync, rmSync, statfsSync, writeSync } from "node:fs"
+import {
+  accessSync,
+  closeSync,
+  constants,
+  lstatSync,
+  openSync,
+  readSync,
+  rmSync,
+  statfsSync,
+  writeSync
+} from "node:fs"
 import { rmdir, statfs } from "node:fs/promises"
 import { delimiter, join } from "node:path"
 import * as Effect from "effect/Effect"
@@ -81,6 +91,22 @@ export const roomIn = (directory: string): Effect.Effect<Room, string> =>
       }
       const { bavail, bsize, ffree, files } = statfsSync(directory)
       return { bytes: bavail * bsize, files: files === 0 ? undefined : ffree }
+    },
+    catch: codeOf
+  })
+
+/** A two-byte number of a file, in little-endian order; fails with the error's code. */
+export const readNumber = (path: string, offset: number): Effect.Effect<number, string> =>
+  Effect.try({
+    try: () => {
+      const bytes = Buffer.alloc(2)
+      const file = openSync(path, "r")
+      try {
+        readSync(file, bytes, 0, 2, offset)
+      } finally {
+        closeSync(file)
+      }
+      return bytes.readUInt16LE()
     },
     catch: codeOf
   })

@@ -36,6 +36,8 @@ export interface LaunchRequest {
   readonly limits: Limits
   readonly root: Root
   readonly disks: string
+  /** Whether a new disk takes all of its room on the host's. */
+  readonly reserveDisk: boolean
   readonly helper: string
   readonly agent: string
   readonly runtime: string
@@ -92,6 +94,7 @@ export const helperArguments = (request: LaunchRequest): ReadonlyArray<string> =
     ...["ids", String(baseOf(request.range))],
     ...namespaceLimits.flatMap(([name, value]) => ["limit", name, String(value)]),
     ...["disk", String(limits.diskBytes), String(limits.inodes)],
+    ...["reserve", request.reserveDisk ? "1" : "0"],
     ...["templates", request.disks],
     ...root.lowers.flatMap((path) => ["lower", path]),
     ...root.trees.flatMap(([source, target]) => ["tree", source, target]),

@@ -24,6 +24,11 @@ export interface ContainerOptions {
    * which is only for where whoever names images may read every file of this machine. Default: none.
    */
   readonly directoryImages?: boolean | ReadonlyArray<string> | undefined
+  /**
+   * Whether the host's disk keeps all of a sandbox's disk free for it from the beginning, so that it never becomes too
+   * full for what a sandbox has written. Default: no; disks take room as they are written to.
+   */
+  readonly reserveDisks?: boolean | undefined
   /** How long making a machine may take, in milliseconds. Default: 30 s. */
   readonly provisionMillis?: number | undefined
   /** How long a machine that is not detached waits for a lost service before it ends itself, in milliseconds. Default: 60 s. */
@@ -52,6 +57,7 @@ export class ContainerSettings extends Context.Service<
         runtime: options.runtime ?? "runc",
         hostImage: options.hostImage ?? true,
         directoryImages: options.directoryImages ?? false,
+        reserveDisks: options.reserveDisks ?? false,
         provisionMillis: options.provisionMillis ?? 30_000,
         orphanMillis: options.orphanMillis ?? 60_000,
         stateDir,

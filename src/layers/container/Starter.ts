@@ -198,6 +198,7 @@ const make = Effect.gen(function* () {
       limits: request.spec.limits,
       root,
       disks: places.disks,
+      reserveDisk: settings.reserveDisks,
       helper: settings.helper,
       agent: settings.agent,
       runtime: settings.runtime,

@@ -1,0 +1,120 @@
+import { assert, describe, layer } from "@effect/vitest"
+import { Effect, FileSystem, Layer, Result } from "effect"
+import { ChildProcess } from "effect/process"
+import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
+import { Generation } from "../../../src/domain/Ids.ts"
+import { Backend } from "../../../src/services/Backend.ts"
+import { Instance } from "../../../src/services/Instance.ts"
+import { Base, backend, canRun, platform, sandbox, sh, specOf } from "./support.ts"
+
+const shell = Effect.fnUntraced(function* (command: string) {
+  const spawner = yield* ChildProcessSpawner
+  return yield* spawner.string(
+    ChildProcess.make("sh", ["-c", `{ ${command}; } 2>&1`], { stderr: "inherit" }),
+    { includeStderr: false }
+  )
+})
+
+/** A directory with a disk of its own of 160 MiB. */
+const SmallHost = Layer.effect(
+  Base,
+  Effect.gen(function* () {
+    const fs = yield* FileSystem.FileSystem
+    const outside = yield* fs.makeTempDirectoryScoped({ prefix: "fb-" })
+    const path = `${outside}/h`
+    const image = `${outside}/host.img`
+    yield* shell(
+      `mkdir ${path}; truncate -s 160M ${image}; mkfs.ext4 -q -m 0 ${image}; mount -o loop ${image} ${path}`
+    )
+    yield* Effect.addFinalizer(() => Effect.orDie(shell(`umount ${path}`)))
+    return { path }
+  })
+).pipe(Layer.provideMerge(platform))
+
+const mib = 1024 * 1024
+const spec = specOf({}, { diskBytes: 120 * mib, inodes: 1000 })
+
+/** Leaves the host's disk this much room. */
+const leave = Effect.fnUntraced(function* (megabytes: number) {
+  const { path } = yield* Base
+  yield* shell(
+    `room=$(df --output=avail -k ${path} | tail -1); head -c $(( (room - ${megabytes} * 1024) * 1024 )) /dev/zero > ${path}/filler; sync -f ${path}`
+  )
+})
+
+const makeRoom = Effect.flatMap(Base, ({ path }) => shell(`rm -f ${path}/filler; sync -f ${path}`))
+
+/** What e2fsck finds wrong with a sandbox's disk once its journal has been replayed. */
+const damage = Effect.fnUntraced(function* (id: string) {
+  const { stateDir } = yield* Instance
+  const disk = `${stateDir}/s/${id.slice(3)}/disk.ext4`
+  const copy = `${(yield* Base).path}/../copy.img`
+  const found = yield* shell(
+    `cp --sparse=always ${disk} ${copy}; e2fsck -p -f ${copy} > /dev/null; e2fsck -fn ${copy} && echo sound; rm ${copy}`
+  )
+  return /^sound$/m.test(found) ? "" : found
+})
+
+describe.runIf(canRun)("on a host whose disk becomes full", () => {
+  layer(SmallHost, { excludeTestServices: true })((it) => {
+    it.effect(
+      "what a sandbox wrote before it was paused stays, what does not reach the disk is told, and no disk is damaged",
+      () =>
+        Effect.gen(function* () {
+          const service = yield* Backend
+          const greedy = yield* sandbox(spec)
+          const modest = yield* sandbox(spec)
+          yield* sh(modest.machine, "cd /home/user; for i in $(seq 50); do echo $i > before$i; done")
+          yield* modest.machine.pause
+          yield* modest.machine.resume
+          yield* leave(16)
+          yield* sh(greedy.machine, "head -c 60000000 /dev/zero > /home/user/big; sync")
+          const after = yield* sh(
+            modest.machine,
+            "cd /home/user; head -c 8000000 /dev/urandom > after; for i in $(seq 50); do echo $i > after$i; done; ls | wc -l"
+          )
+          const stops = yield* Effect.all(
+            [greedy, modest].map(({ machine }) => Effect.result(machine.terminate))
+          )
+          yield* makeRoom
+          for (const [index, { id, request }] of [greedy, modest].entries()) {
+            assert.strictEqual(yield* damage(id), "")
+            const again = yield* service.provision({ ...request, generation: Generation.make(2) })
+            const { out } = yield* sh(
+              again,
+              "cd /home/user; cat before* 2>/dev/null | wc -l; ls | wc -l; wc -c < after"
+            )
+            const [before, files, bytes] = out.split("\n")
+            assert.strictEqual(before, index === 0 ? "0" : "50")
+            const stop = stops[index]
+            if (stop !== undefined && Result.isFailure(stop)) {
+              assert.deepInclude(stop.failure, { _tag: "BackendFailed", operation: "stop a container" })
+            } else if (index === 1) {
+              assert.deepStrictEqual([files, bytes], [after.out.trim(), "8000000"])
+            }
+          }
+          assert.isTrue(stops.some(Result.isFailure))
+        }).pipe(Effect.scoped, Effect.provide(backend())),
+      60_000
+    )
+
+    it.effect("a sandbox whose disk is reserved keeps all that it wrote, or is not made", () =>
+      Effect.gen(function* () {
+        const service = yield* Backend
+        const { id, machine, request } = yield* sandbox(specOf({}, { diskBytes: 64 * mib, inodes: 1000 }))
+        yield* leave(4)
+        assert.deepInclude(yield* Effect.flip(Effect.scoped(sandbox(spec))), {
+          _tag: "ResourceExhausted",
+          resource: "disk"
+        })
+        yield* sh(machine, "cd /home/user; head -c 50000000 /dev/urandom > big; md5sum big > sum")
+        yield* machine.terminate
+        const again = yield* service.provision({ ...request, generation: Generation.make(2) })
+        assert.strictEqual((yield* sh(again, "cd /home/user; md5sum -c sum")).out, "big: OK\n")
+        yield* again.terminate
+        assert.strictEqual(yield* damage(id), "")
+        yield* makeRoom
+      }).pipe(Effect.scoped, Effect.provide(backend({ container: { reserveDisks: true } })))
+    )
+  })
+})

@@ -8,7 +8,7 @@ import type { Process, Pty } from "../services/Process.ts"
 import type { Sandbox } from "../services/Sandbox.ts"
 import { Sandboxes } from "../services/Sandboxes.ts"
 import { type DetachKeys, defaultDetachKeys, detachable, parseDetachKeys } from "./DetachKeys.ts"
-import { refuse } from "./Failure.ts"
+import { Refused, refuse } from "./Failure.ts"
 import { performOn, remark, writeJson, writeText } from "./Perform.ts"
 import { neverIdle, newProgress, type Progress, passOn, throughTerminal, writeLine } from "./Program.ts"
 import { connectionFlags, jsonFlag, parsed, sandboxArgument } from "./SharedFlags.ts"
@@ -155,16 +155,19 @@ const atPipes = Effect.fnUntraced(function* (
 ) {
   const process = yield* sandbox.process.connect(info.processId)
   const progress = newProgress()
-  if (options.stdin) {
-    const feed = Stream.runForEach(stdin, process.write).pipe(Effect.andThen(process.closeStdin))
-    yield* Effect.forkScoped(Effect.ignore(feed))
-  }
   const events = process.events({ cursor: startOf(options.cursor, info), idleMillis: neverIdle })
-  return yield* events.pipe(
+  // What the program does not take is its own affair; what cannot be read here leaves its input open.
+  const feed = Stream.runForEach(stdin, process.write).pipe(
+    Effect.andThen(process.closeStdin),
+    Effect.catchIf(isInside, () => Effect.void)
+  )
+  return yield* (options.stdin ? Stream.mergeEffect(events, feed) : events).pipe(
     passOn(sandbox, { json: options.json, tty: false, process: {} }, progress),
     Effect.onInterrupt(() => tellDetached(options, sandbox, process, progress))
   )
 }, Effect.scoped)
+
+const isInside = <E>(error: E): error is Exclude<E, Refused> => !(error instanceof Refused)
 
 /** The command `attach`. */
 export const attach = Command.make("attach", attachFlags, (options) =>

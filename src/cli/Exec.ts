@@ -14,9 +14,11 @@ import {
   commandArgument,
   connectionFlags,
   jsonFlag,
+  noStdinFlag,
   programFlags,
   sandboxArgument,
-  sandboxFlags
+  sandboxFlags,
+  ttyOf
 } from "./SharedFlags.ts"
 import { endWith } from "./Stdio.ts"
 import { isInteractive } from "./Terminal.ts"
@@ -38,6 +40,7 @@ const flags = {
   ),
   env: sandboxFlags.env,
   ...programFlags,
+  noStdin: noStdinFlag,
   ...connectionFlags,
   json: jsonFlag("Write one JSON document a line: started, output, exited or error"),
   sandbox: sandboxArgument,
@@ -60,7 +63,8 @@ const requestOf = Effect.fnUntraced(function* (options: Options): Effect.fn.Retu
       env: Object.fromEntries(options.env)
     },
     json: options.json,
-    tty: Option.getOrElse(options.tty, () => isInteractive() && !options.json)
+    tty: ttyOf(options, isInteractive()),
+    stdin: !options.noStdin
   }
 })
 

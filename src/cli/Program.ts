@@ -8,7 +8,7 @@ import { exitCodeOf, type ProcessEvent, type Signal } from "../domain/Process.ts
 import type { Pty } from "../services/Process.ts"
 import type { Argv, ProcessOptions } from "../services/Processes.ts"
 import type { Sandbox } from "../services/Sandbox.ts"
-import { describe, interrupted, toLine } from "./Failure.ts"
+import { describe, interrupted, type Refused, toLine } from "./Failure.ts"
 import { encodeLine, Lines, type RunEvent, timedOutCode } from "./RunEvent.ts"
 import { ScreenModes } from "./ScreenModes.ts"
 import { underSignals } from "./Signals.ts"
@@ -25,6 +25,8 @@ export interface ProgramRequest {
   readonly json: boolean
   /** Give the program a terminal. */
   readonly tty: boolean
+  /** Pass standard input on; otherwise it is not touched. */
+  readonly stdin: boolean
 }
 
 /** How far a program has come: where signals go once it runs, how much of its output was passed on, how it ended. */
@@ -55,12 +57,15 @@ export const conduct = <E, R>(
     Effect.tap((exitCode) =>
       request.json && progress.exitCode === undefined ? lastLine(interrupted(exitCode)) : Effect.void
     ),
-    Effect.catchCause((cause) =>
-      Cause.squash(cause) instanceof OutputClosed
-        ? Effect.succeed(outputClosedCode)
-        : report(request.json, cause)
-    )
+    Effect.catchCause((cause) => {
+      const error = Cause.squash(cause)
+      return error instanceof OutputClosed ? reportClosed(error) : report(request.json, cause)
+    })
   )
+
+/** Nobody reads any more: unlike other commands', a program's end is told, because more than its output ends with it. */
+const reportClosed = (error: OutputClosed): Effect.Effect<number> =>
+  Effect.as(Effect.ignore(write("stderr", `fiberbox: ${error.message}\n`)), outputClosedCode)
 
 const runningIn = ({ exitCode, runningIn }: Progress): Option.Option<Sandbox> =>
   exitCode === undefined ? Option.fromUndefinedOr(runningIn) : Option.none()
@@ -71,10 +76,12 @@ const forward = (sandbox: Sandbox, processId: string, signal: Signal): Effect.Ef
     Effect.ignore
   )
 
-/** Tells why something failed, and gives the exit code for it. */
+/** Tells why something failed, and gives the exit code for it. What standard output does not take is told as text. */
 export const report = (json: boolean, cause: Cause.Cause<unknown>): Effect.Effect<number> => {
   const failure = describe(cause)
-  const told = json ? writeLine(failure) : write("stderr", toLine(failure))
+  const asText = write("stderr", toLine(failure))
+  const told = json ? Effect.catch(writeLine(failure), () => asText) : asText
+  // With both of them gone there is nobody to tell; the exit code is left.
   return Effect.as(Effect.ignore(told), failure.exitCode)
 }
 
@@ -96,7 +103,7 @@ const onPipes = (sandbox: Sandbox, request: ProgramRequest, progress: Progress) 
       timeoutMillis: request.process.timeoutMillis ?? "none",
       maxOutputBytes: "none",
       idleMillis: neverIdle,
-      stdin
+      stdin: request.stdin ? stdin : undefined
     })
     .pipe(passOn(sandbox, request, progress))
 
@@ -110,7 +117,7 @@ const onTerminal = (sandbox: Sandbox, request: ProgramRequest, progress: Progres
       (pty) => (progress.exitCode === undefined ? Effect.ignore(pty.kill) : Effect.void),
       { interruptible: true }
     )
-    return yield* throughTerminal(sandbox, pty, request, progress)
+    return yield* throughTerminal(sandbox, pty, request, progress, request.stdin ? stdin : Stream.empty)
   }).pipe(Effect.scoped)
 
 /** How a program on a terminal is read. */
@@ -123,20 +130,22 @@ export type TerminalRequest = Pick<ProgramRequest, "json" | "tty" | "process"> &
  * Hands this terminal to a program: its output, the keys typed, every change of
  * size. Gives its exit code. At the end, whatever the end, this terminal is as it was.
  */
-export const throughTerminal = (
+export const throughTerminal = <E>(
   sandbox: Sandbox,
   pty: Pty,
   request: TerminalRequest,
   progress: Progress,
-  typed: Stream.Stream<Uint8Array> = stdin
+  typed: Stream.Stream<Uint8Array, E>
 ) =>
   Effect.gen(function* () {
     const modes = new ScreenModes()
     yield* Effect.addFinalizer(() => Effect.ignore(write("stdout", request.json ? "" : modes.undo())))
     yield* Terminal.raw
-    yield* Effect.forkScoped(Effect.ignore(Stream.runForEach(typed, pty.write)))
+    // What the program cannot be given now is lost, as at any terminal.
+    const typing = Stream.runForEach(typed, (keys) => Effect.ignore(pty.write(keys)))
     yield* Effect.forkScoped(Effect.ignore(Stream.runForEach(Terminal.resizes, pty.resize)))
     return yield* pty.events({ cursor: request.cursor, idleMillis: neverIdle }).pipe(
+      Stream.mergeEffect(typing),
       Stream.tap((event) => Effect.sync(() => event._tag === "Output" && modes.see(event.data))),
       passOn(sandbox, request, progress)
     )
@@ -150,7 +159,7 @@ export const passOn =
   (sandbox: Sandbox, request: Pick<ProgramRequest, "json" | "tty" | "process">, progress: Progress) =>
   <E, R>(
     events: Stream.Stream<ProcessEvent, E, R>
-  ): Effect.Effect<number, E | OutputClosed | InvalidResponse, R> =>
+  ): Effect.Effect<number, E | OutputClosed | Refused | InvalidResponse, R> =>
     Effect.gen(function* () {
       const pass = request.json ? passAsLines() : passAsBytes(request)
       yield* Stream.runForEach(events, (event) => {
@@ -179,7 +188,7 @@ const note = (event: ProcessEvent, sandbox: Sandbox, progress: Progress): void =
   }
 }
 
-type Pass = (event: ProcessEvent) => Effect.Effect<void, OutputClosed>
+type Pass = (event: ProcessEvent) => Effect.Effect<void, OutputClosed | Refused>
 
 const passAsLines = (): Pass => {
   const lines = new Lines()

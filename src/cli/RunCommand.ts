@@ -9,8 +9,10 @@ import {
   connectionFlags,
   jsonFlag,
   limitsOf,
+  noStdinFlag,
   programFlags,
-  sandboxFlags
+  sandboxFlags,
+  ttyOf
 } from "./SharedFlags.ts"
 
 /** The backends a command line can choose. */
@@ -28,6 +30,7 @@ const flags = {
   ),
   ...sandboxFlags,
   ...programFlags,
+  noStdin: noStdinFlag,
   ...connectionFlags,
   json: jsonFlag("Write one JSON document a line: created, started, output, exited or error"),
   command: commandArgument
@@ -51,7 +54,8 @@ export const requestOf = (options: RunOptions, interactive: boolean): RunRequest
       env: sandbox.env
     },
     json: options.json,
-    tty: Option.getOrElse(options.tty, () => interactive && !options.json)
+    tty: ttyOf(options, interactive),
+    stdin: !options.noStdin
   }
 }
 
@@ -66,6 +70,10 @@ const examples = [
     command: "fiberbox run --memory 256m --cpus 0.5 --timeout 30s -- sh -c 'make && ./a.out'",
     description: "Set limits; beyond its time the command is ended with exit code 124"
   },
+  {
+    command: 'while read -r name; do fiberbox run -n -- id "$name"; done < names.txt',
+    description: "Leave the lines of a loop to the loop"
+  },
   { command: "fiberbox run -e LANG -e MODE=test -- env", description: "Pass variables on" },
   {
     command: "fiberbox run --json -- node build.js | jq -r 'select(.event==\"output\").text'",
@@ -75,12 +83,14 @@ const examples = [
 
 const description = `Run one command in a fresh sandbox, which is gone afterwards
 
-Both outputs and standard input pass through; at a terminal, so does the terminal. Ctrl-C without a
+Both outputs and standard input pass through; at a terminal, so does the terminal. Standard input is read to its
+end, also by a command that needs none of it, so -n where it is also another's; what breaks it ends the command. Ctrl-C without a
 terminal inside interrupts the command and takes everything down. The sandbox is made by the service that --url
 or FIBERBOX_URL names, else by the one you run on this machine, else, or with --backend, by this command itself.
 
 The exit code is the command's own, or 128 plus the number of the signal that ended it. 124: ended by
---timeout. 125: fiberbox itself failed. 126: the command cannot be started. 127: it is not found.`
+--timeout. 125: fiberbox itself failed, or could not read or write its own streams. 126: the command cannot be
+started. 127: it is not found. 141: nobody reads the output any more, and the command was ended.`
 
 /** The command `run`. `perform` does what was asked and gives the exit code. */
 export const makeRunCommand = <R>(perform: (options: RunOptions) => Effect.Effect<void, never, R>) =>

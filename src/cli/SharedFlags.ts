@@ -112,6 +112,21 @@ export const programFlags = {
   )
 }
 
+/** What stands for an empty standard input, as with ssh. */
+export const noStdinFlag = Flag.Boolean("no-stdin").pipe(
+  Flag.withAlias("n"),
+  Flag.withDescription(
+    "Leave standard input alone: the command reads nothing. Needed where others read it too, as in a `while read` loop"
+  ),
+  Flag.withDefault(false)
+)
+
+/** Whether a command has a terminal: if that is asked for, or if a person sits at both ends and may type. */
+export const ttyOf = (
+  options: { readonly tty: Option.Option<boolean>; readonly json: boolean; readonly noStdin: boolean },
+  interactive: boolean
+): boolean => Option.getOrElse(options.tty, () => interactive && !options.json && !options.noStdin)
+
 /** The program, at the end of a command line. */
 export const commandArgument = Argument.String("command").pipe(
   Argument.withDescription("The program and its arguments, as they are; put -- before it"),

@@ -5,7 +5,7 @@
  * `run` is start, attach and cancel: losing an attachment kills nothing, and
  * interrupting the caller kills the process and all its descendants.
  */
-import { Cause, Effect, Exit, Option, Predicate, Stream } from "effect"
+import { Cause, Data, Deferred, Effect, Exit, Option, Predicate, Stream } from "effect"
 import type { IsolationLevel } from "../domain/Capability.ts"
 import { CommandExit, InvalidResponse, Timeout } from "../domain/Errors.ts"
 import { type Generation, type LeaseId, ProcessId, type ReaderId, type SandboxId } from "../domain/Ids.ts"
@@ -53,8 +53,11 @@ export interface StartOptions extends ProcessOptions {
   readonly stdin?: boolean | undefined
 }
 
-/** How a program is run to its end. */
-export interface RunOptions extends Omit<ProcessOptions, "timeoutMillis"> {
+/** What a program reads: all of it, or as it comes. */
+type StdinSource<E, R> = string | Uint8Array | Stream.Stream<Uint8Array, E, R>
+
+/** How a program is run to its end. `E` and `R` are those of the stream it reads. */
+export interface RunOptions<E = never, R = never> extends Omit<ProcessOptions, "timeoutMillis"> {
   /** Milliseconds until the process and its descendants are ended; default 60,000. `"none"`: no limit. */
   readonly timeoutMillis?: number | "none" | undefined
   /** The most bytes of output passed on (both streams together); default 8 MiB, `"none"`: all. The program is not held up by it. */
@@ -69,8 +72,11 @@ export interface RunOptions extends Omit<ProcessOptions, "timeoutMillis"> {
   readonly keep?: Keep | "all" | undefined
   /** Milliseconds after which a reader of the events that takes nothing while output waits is detached; default 60,000. */
   readonly idleMillis?: number | undefined
-  /** What the program reads as standard input, whole or as it comes; default: nothing. */
-  readonly stdin?: string | Uint8Array | Stream.Stream<Uint8Array> | undefined
+  /**
+   * What the program reads as standard input, whole or as it comes; default: nothing. A stream that fails fails the run
+   * with the same error, and the program is ended: it never takes the beginning of its input for the whole.
+   */
+  readonly stdin?: StdinSource<E, R> | undefined
 }
 
 /** What a command that exited with 0 did. */
@@ -88,9 +94,15 @@ export type RunError = StartError | CommandExit | InvalidResponse
 /** Programs by argument vector: no shell comes between. */
 export interface ProcessApi {
   /** Runs a program to its end. A code other than 0 is a `CommandExit`, its time limit a `Timeout`. */
-  readonly run: (argv: Argv, options?: RunOptions) => Effect.Effect<CommandResult, RunError>
+  readonly run: <E = never, R = never>(
+    argv: Argv,
+    options?: RunOptions<E, R>
+  ) => Effect.Effect<CommandResult, RunError | E, R>
   /** Runs a program and yields its events; ending the stream early kills it with all its descendants. */
-  readonly stream: (argv: Argv, options?: RunOptions) => Stream.Stream<ProcessEvent, StartError>
+  readonly stream: <E = never, R = never>(
+    argv: Argv,
+    options?: RunOptions<E, R>
+  ) => Stream.Stream<ProcessEvent, StartError | E, R>
   /** Starts a program in the background. */
   readonly start: (argv: Argv, options?: StartOptions) => Effect.Effect<Process, StartError>
   /** A handle on a process of the present machine, running or ended. */
@@ -102,9 +114,15 @@ export interface ProcessApi {
 /** Command lines, through the sandbox's login shell (`/bin/sh -lc`). */
 export interface CommandApi {
   /** Runs a command line to its end. A code other than 0 is a `CommandExit`, its time limit a `Timeout`. */
-  readonly run: (command: string, options?: RunOptions) => Effect.Effect<CommandResult, RunError>
+  readonly run: <E = never, R = never>(
+    command: string,
+    options?: RunOptions<E, R>
+  ) => Effect.Effect<CommandResult, RunError | E, R>
   /** Runs a command line and yields its events; ending the stream early kills it with all its descendants. */
-  readonly stream: (command: string, options?: RunOptions) => Stream.Stream<ProcessEvent, StartError>
+  readonly stream: <E = never, R = never>(
+    command: string,
+    options?: RunOptions<E, R>
+  ) => Stream.Stream<ProcessEvent, StartError | E, R>
   /** Starts a command line in the background. */
   readonly start: (command: string, options?: StartOptions) => Effect.Effect<Process, StartError>
 }
@@ -124,6 +142,12 @@ export interface PtyApi {
   readonly connect: (processId: string) => Effect.Effect<Pty, MachineOperationError | InvalidResponse>
 }
 
+/** A program reads no more of its standard input. */
+class EndOfReading extends Data.TaggedError("EndOfReading") {}
+
+/** After how long what a paused sandbox did not take is offered to it again. */
+const pauseMillis = 250
+
 /** How far a run has come, as its caller knows. */
 type RunState = "new" | "started" | "exited"
 
@@ -140,7 +164,7 @@ const defaultMaxOutputBytes = 8 * 1024 * 1024
 const defaultTailBytes = 1024 * 1024
 
 /** How the output of a run is read. What is not there costs nothing on the way. */
-const attachOf = ({ maxOutputBytes, keep, idleMillis }: RunOptions) => {
+const attachOf = ({ maxOutputBytes, keep, idleMillis }: RunOptions<unknown, unknown>) => {
   const isWhole = maxOutputBytes === "none" || (keep === "all" && maxOutputBytes === undefined)
   const most = maxOutputBytes ?? (keep === "tail" ? defaultTailBytes : defaultMaxOutputBytes)
   return decodeAttach({
@@ -166,7 +190,7 @@ export const makeProcesses = (
       decodeSpec({ ...options, ...more, processId: options.processId ?? newIds.process(), argv })
     )
 
-  const runSpecOf = (argv: ReadonlyArray<string>, options: RunOptions) => {
+  const runSpecOf = (argv: ReadonlyArray<string>, options: RunOptions<unknown, unknown>) => {
     const {
       timeoutMillis = defaultTimeoutMillis,
       stdin,
@@ -179,42 +203,69 @@ export const makeProcesses = (
     return specOf(argv, { ...rest, ...limit }, { stdin: stdin !== undefined, lease })
   }
 
-  const feed = (processId: ProcessId, data: string | Uint8Array | Stream.Stream<Uint8Array>) => {
-    const write = makeStdinWriter(client, { sandboxId, processId })
+  /** Passes a program what it reads, and then the end. Fails as the source does, or when the program cannot be reached. */
+  const feed = <E, R>(processId: ProcessId, source: StdinSource<E, R>) => {
+    const writer = makeStdinWriter(client, { sandboxId, processId })
+    const write = (data: string | Uint8Array) => whenResumed(writer(data))
     // What comes at the same time is written together, however small its pieces.
-    const written = Stream.isStream(data)
-      ? Stream.runForEachArray(data, (pieces) => write(concat(pieces)))
-      : write(data)
+    const written = Stream.isStream(source)
+      ? Stream.runForEachArray(source, (pieces) => write(concat(pieces)))
+      : write(source)
     return written.pipe(
-      Effect.andThen(client.CloseStdin({ sandboxId, processId })),
-      // A program may end without having read everything: that is its own affair.
-      Effect.ignore
+      Effect.andThen(whenResumed(client.CloseStdin({ sandboxId, processId }))),
+      Effect.catchIf(
+        (error): error is EndOfReading => error instanceof EndOfReading,
+        () => Effect.void
+      )
     )
   }
 
-  const events = (spec: ProcessSpec, options: RunOptions): Stream.Stream<ProcessEvent, StartError> =>
+  /** Waits while the sandbox is paused. A program may end, or end its input, without having read everything: that is its own affair. */
+  const whenResumed = <A>(
+    call: Effect.Effect<A, MachineOperationError>
+  ): Effect.Effect<A, MachineOperationError | EndOfReading> =>
+    Effect.catch(call, (error): Effect.Effect<A, MachineOperationError | EndOfReading> => {
+      if (error._tag === "NotFound" || error._tag === "InvalidArgument")
+        return Effect.fail(new EndOfReading())
+      const isPaused = error._tag === "InvalidState" && error.status === "paused"
+      return isPaused ? Effect.delay(whenResumed(call), pauseMillis) : Effect.fail(error)
+    })
+
+  const events = <E, R>(
+    spec: ProcessSpec,
+    options: RunOptions<E, R>
+  ): Stream.Stream<ProcessEvent, StartError | E, R> =>
     Stream.unwrap(Effect.map(attachOf(options), (attach) => attached(spec, attach, options.stdin)))
 
-  const attached = (
+  const attached = <E, R>(
     spec: ProcessSpec,
     attach: AttachOptions,
-    stdin: RunOptions["stdin"]
-  ): Stream.Stream<ProcessEvent, StartError> =>
+    stdin: StdinSource<E, R> | undefined
+  ): Stream.Stream<ProcessEvent, StartError | E, R> =>
     Stream.suspend(() => {
       let state: RunState = "new"
-      return client.RunProcess({ sandboxId, process: spec, attach }).pipe(
+      const begun = Deferred.makeUnsafe<void>()
+      const program = client.RunProcess({ sandboxId, process: spec, attach }).pipe(
         Stream.tap((event) => {
           if (event._tag === "Exited") state = "exited"
           if (event._tag !== "Started") return Effect.void
           state = "started"
-          return stdin === undefined ? Effect.void : Effect.forkChild(feed(spec.processId, stdin))
-        }),
-        Stream.onExit((exit) => cleanUp(spec, state, exit))
+          return Deferred.succeed(begun, undefined)
+        })
       )
+      const fed =
+        stdin === undefined
+          ? program
+          : Stream.mergeEffect(program, Effect.andThen(Deferred.await(begun), feed(spec.processId, stdin)))
+      return Stream.onExit(fed, (exit) => cleanUp(spec, state, exit))
     })
 
   /** Gathers the events of a program: in one answer if they are few, otherwise the rest as a stream. */
-  const gather = (spec: ProcessSpec, options: RunOptions, output: Output): Effect.Effect<void, StartError> =>
+  const gather = (
+    spec: ProcessSpec,
+    options: RunOptions<unknown, unknown>,
+    output: Output
+  ): Effect.Effect<void, StartError> =>
     Effect.gen(function* () {
       const { processId } = spec
       const attach = { ...(yield* attachOf(options)), reader: newIds.reader() }
@@ -260,11 +311,11 @@ export const makeProcesses = (
     if (same) yield* kill(processId)
   })
 
-  const run = Effect.fnUntraced(function* (
+  const run = Effect.fnUntraced(function* <E, R>(
     argv: ReadonlyArray<string>,
-    options: RunOptions
-  ): Effect.fn.Return<CommandResult, RunError> {
-    const kept: RunOptions = { ...options, keep: options.keep ?? "both" }
+    options: RunOptions<E, R>
+  ): Effect.fn.Return<CommandResult, RunError | E, R> {
+    const kept: RunOptions<E, R> = { ...options, keep: options.keep ?? "both" }
     const spec = yield* runSpecOf(argv, kept)
     const output = new Output()
     yield* options.stdin === undefined
@@ -286,12 +337,14 @@ export const makeProcesses = (
       : yield* new InvalidResponse({ reason: "a process's events did not begin with its start" })
   })
 
-  const stream = (argv: ReadonlyArray<string>, options: RunOptions) =>
+  const stream = <E, R>(argv: ReadonlyArray<string>, options: RunOptions<E, R>) =>
     Stream.unwrap(Effect.map(runSpecOf(argv, options), (spec) => events(spec, options)))
 
   return {
     process: {
-      run: Effect.fn("Sandbox.process.run")((argv: Argv, options: RunOptions = {}) => run(argv, options)),
+      run: Effect.fn("Sandbox.process.run")(
+        <E = never, R = never>(argv: Argv, options: RunOptions<E, R> = {}) => run(argv, options)
+      ),
       stream: (argv, options = {}) => stream(argv, options),
       start: Effect.fn("Sandbox.process.start")((argv: Argv, options: StartOptions = {}) =>
         start(argv, options)
@@ -302,8 +355,9 @@ export const makeProcesses = (
       list: client.ListProcesses({ sandboxId })
     },
     commands: {
-      run: Effect.fn("Sandbox.commands.run")((command: string, options: RunOptions = {}) =>
-        run(shellArgv(command), options)
+      run: Effect.fn("Sandbox.commands.run")(
+        <E = never, R = never>(command: string, options: RunOptions<E, R> = {}) =>
+          run(shellArgv(command), options)
       ),
       stream: (command, options = {}) => stream(shellArgv(command), options),
       start: Effect.fn("Sandbox.commands.start")((command: string, options: StartOptions = {}) =>

@@ -163,14 +163,15 @@ describe.runIf(canRunContainers)("fiberbox run, ended by itself,", () => {
   )
 
   it.live(
-    "when its reader goes away: ends as a program does that SIGPIPE ends, quietly, and leaves nothing",
+    "when its reader goes away: ends as a program does that SIGPIPE ends, says so, and leaves nothing",
     () =>
       Effect.gen(function* () {
         const { leavesNothing, running: child } = yield* running("exec yes MARK")
         yield* child.shows("600.")
         yield* child.hangUp
         const ended = yield* leavesNothing
-        assert.deepStrictEqual([ended.code, ended.err], [141, ""])
+        const said = "fiberbox: standard output: broken pipe: nobody reads it any more\n"
+        assert.deepStrictEqual([ended.code, ended.err], [141, said])
       }).pipe(Effect.scoped)
   )
 })

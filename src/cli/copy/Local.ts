@@ -3,6 +3,7 @@
  */
 import { Effect, Exit, FileSystem, Path, type PlatformError, Random, Stream } from "effect"
 import { localFile } from "../Failure.ts"
+import { reasonOf } from "../Stdio.ts"
 import type { Entry, Place } from "./Place.ts"
 
 const reasons: Readonly<Record<string, string>> = {
@@ -13,7 +14,7 @@ const reasons: Readonly<Record<string, string>> = {
 }
 
 const explain = (path: string) => (error: PlatformError.PlatformError) =>
-  localFile(`${path}: ${reasons[error.reason._tag] ?? error.reason.message}`)
+  localFile(`${path}: ${reasons[error.reason._tag] ?? reasonOf(error.reason.cause ?? error.reason)}`)
 
 const typeOf = (type: FileSystem.File.Type): Entry["type"] => {
   switch (type) {
@@ -61,13 +62,19 @@ export const local = Effect.gen(function* () {
       Effect.mapError(explain(at))
     )
 
-  const writeInto = (file: string, flag: "w" | "wx", content: Parameters<Place["write"]>[1], mode?: number) =>
+  const writeInto = (
+    file: string,
+    shown: string,
+    flag: "w" | "wx",
+    content: Parameters<Place["write"]>[1],
+    mode?: number
+  ) =>
     Effect.gen(function* () {
       const handle = yield* Effect.mapError(
         fs.open(file, mode === undefined ? { flag } : { flag, mode }),
-        explain(file)
+        explain(shown)
       )
-      yield* Stream.runForEach(content, (bytes) => Effect.mapError(handle.writeAll(bytes), explain(file)))
+      yield* Stream.runForEach(content, (bytes) => Effect.mapError(handle.writeAll(bytes), explain(shown)))
     }).pipe(Effect.scoped)
 
   const writeBeside = Effect.fnUntraced(function* (
@@ -80,14 +87,14 @@ export const local = Effect.gen(function* () {
     yield* Effect.addFinalizer((exit) =>
       Exit.isSuccess(exit) ? Effect.void : Effect.ignore(fs.remove(temporary, { force: true }))
     )
-    yield* writeInto(temporary, "wx", content, mode)
+    yield* writeInto(temporary, at, "wx", content, mode)
     yield* Effect.mapError(fs.rename(temporary, at), explain(at))
   }, Effect.scoped)
 
   const write: Place["write"] = Effect.fnUntraced(function* (at, content, mode) {
     const present = yield* find(at)
     // A device or pipe is written to; a file in its place would be a surprise.
-    if (present?.type === "special") return yield* writeInto(at, "w", content)
+    if (present?.type === "special") return yield* writeInto(at, at, "w", content)
     if (present?.type === "directory") return yield* localFile(`${at}: is a directory`)
     const real = yield* Effect.orElseSucceed(fs.realPath(at), () => at)
     return yield* writeBeside(real, content, mode ?? present?.mode)

@@ -2,6 +2,7 @@
  * Conformance: programs run to their end, and what may keep one from starting.
  */
 import { Effect, Stream } from "effect"
+import { InvalidResponse } from "../../domain/Errors.ts"
 import type { CapturedOutput } from "../../domain/Output.ts"
 import { maxArgumentBytes } from "../../domain/Process.ts"
 import type { RunOptions } from "../../services/Processes.ts"
@@ -99,6 +100,20 @@ const running = commands({
       same(stdout, "abc\n")
     })
   ),
+
+  "standard input that breaks is not its end: the run fails with its error, and the program is ended":
+    withSandbox(
+      Effect.fnUntraced(function* (sandbox) {
+        const begun = Stream.make(new TextEncoder().encode("half"))
+        const broken = new InvalidResponse({ reason: "the source broke" })
+        const stdin = Stream.concat(begun, Stream.fail(broken))
+        const attempt = sandbox.commands.run(`cat; touch ${home}/whole; sleep 1000`, { stdin })
+        same((yield* refused(attempt, "InvalidResponse")).reason, broken.reason)
+        same(yield* sandbox.files.exists(`${home}/whole`), false)
+        const running = (yield* sandbox.process.list).filter(({ exit }) => exit === undefined)
+        same(running, [])
+      })
+    ),
 
   "a program that does not read its input ends all the same": withSandbox(
     Effect.fnUntraced(function* (sandbox) {

@@ -1,7 +1,7 @@
 /**
  * Conformance: programs in the background, their journals, their input, their signals.
  */
-import { Effect, Fiber, Stream } from "effect"
+import { Deferred, Effect, Fiber, Stream } from "effect"
 import type { ProcessEvent } from "../../domain/Process.ts"
 import { area, holds, home, lines, refused, same, unique, withSandbox } from "./Case.ts"
 import { gather, outputOf, textOf, untilOutput } from "./Programs.ts"
@@ -246,6 +246,24 @@ const holding = processes(
         yield* sandbox.resume
         yield* process.closeStdin
         same(yield* process.exit, { _tag: "Exited", code: 0 })
+      })
+    ),
+
+    "standard input waits while the sandbox is paused, and all of it arrives": withSandbox(
+      Effect.fnUntraced(function* (sandbox) {
+        const paused = yield* Deferred.make<void>()
+        const bytes = (text: string) => new TextEncoder().encode(text)
+        const rest = Effect.as(Deferred.await(paused), bytes("two\n"))
+        const reading = yield* Deferred.make<void>()
+        const first = Effect.as(Deferred.succeed(reading, undefined), bytes("one\n"))
+        const stdin = Stream.concat(Stream.fromEffect(first), Stream.fromEffect(rest))
+        const run = yield* Effect.forkScoped(sandbox.process.run(["cat"], { stdin }))
+        yield* Deferred.await(reading)
+        yield* sandbox.pause
+        yield* Deferred.succeed(paused, undefined)
+        yield* refused(sandbox.process.run(["true"]), "InvalidState")
+        yield* sandbox.resume
+        same((yield* Fiber.join(run)).stdout, "one\ntwo\n")
       })
     )
   },

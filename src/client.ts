@@ -14,7 +14,7 @@
 import { Context, type Duration, Effect, Layer, Redacted } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { InvalidArgument } from "./domain/Errors.ts"
-import { makeIdempotencyKey, makeLeaseId, makeReaderId } from "./domain/Ids.ts"
+import { makeAttemptId, makeLeaseId, makeReaderId } from "./domain/Ids.ts"
 import { carried } from "./rpc/remote/Carried.ts"
 import { makeConnector } from "./rpc/remote/Connector.ts"
 import { openHttpLink } from "./rpc/remote/HttpLink.ts"
@@ -78,8 +78,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
   const client = resume(carried(yield* makeConnector(open)), {
     ...options,
     newReader: withRandom(makeReaderId),
-    newKey: withRandom(makeIdempotencyKey),
-    cancels: transport === "websocket",
+    newAttempt: withRandom(makeAttemptId),
     waitMillis: transport === "http" ? answerMillis : undefined
   })
   return { lease, client: yield* keepLease(client, lease, options.leaseTtl ?? "60 seconds") }

@@ -40,6 +40,12 @@ export const LeaseId = Schema.String.check(
 ).pipe(Schema.brand("LeaseId"))
 export type LeaseId = typeof LeaseId.Type
 
+/** Identifies one attempt to create a sandbox, so that it can be cancelled: chosen by the client, unguessable. */
+export const AttemptId = Schema.String.check(
+  Schema.isPattern(/^[A-Za-z0-9_.-]{16,64}$/, { message: "an attempt id is 16 to 64 of A-Z a-z 0-9 _ . -" })
+).pipe(Schema.brand("AttemptId"))
+export type AttemptId = typeof AttemptId.Type
+
 /** Identifies one reader of a process's output: chosen by the client. */
 export const ReaderId = Schema.String.check(
   Schema.isPattern(/^[A-Za-z0-9_.-]{1,64}$/, { message: "a reader id is 1 to 64 of A-Z a-z 0-9 _ . -" })
@@ -116,10 +122,10 @@ export const makeReaderId: Effect.Effect<ReaderId, never, SecureRandom.SecureRan
   (text) => ReaderId.make(text)
 )
 
-/** A new idempotency key. */
-export const makeIdempotencyKey: Effect.Effect<IdempotencyKey, never, SecureRandom.SecureRandom> = Effect.map(
+/** A new attempt id. */
+export const makeAttemptId: Effect.Effect<AttemptId, never, SecureRandom.SecureRandom> = Effect.map(
   random(16),
-  (text) => IdempotencyKey.make(text)
+  (text) => AttemptId.make(text)
 )
 
 /** Gives one id after the other that nobody else gives: all begin with the same random text, and end with a number. */

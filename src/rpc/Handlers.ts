@@ -5,9 +5,19 @@
  */
 import { Clock, Effect, Exit, Metric, Stream } from "effect"
 import { Digest, SecureRandom } from "effect/crypto"
-import { BackendFailed, Connection, NotFound, ResourceExhausted } from "../domain/Errors.ts"
-import { Generation, type LeaseId, makeSandboxId, type Owner, type SandboxId, slugOf } from "../domain/Ids.ts"
+import { BackendFailed, Connection, NotFound, ResourceExhausted, SandboxFailed } from "../domain/Errors.ts"
+import {
+  type AttemptId,
+  Generation,
+  IdempotencyKey,
+  type LeaseId,
+  makeSandboxId,
+  type Owner,
+  type SandboxId,
+  slugOf
+} from "../domain/Ids.ts"
 import { type CreateRequest, resolveSpec, type SandboxInfo } from "../domain/Sandbox.ts"
+import { makeAttempts } from "../services/Attempts.ts"
 import { infoOf } from "../services/actor/Requests.ts"
 import { Backend } from "../services/Backend.ts"
 import { Leases } from "../services/Leases.ts"
@@ -61,6 +71,22 @@ const canonical = (value: unknown): string =>
       : part
   )
 
+/** What a creation is asked with. */
+interface Creation {
+  readonly request: CreateRequest
+  readonly detached: boolean
+  readonly lease?: LeaseId | undefined
+  readonly attempt?: AttemptId | undefined
+}
+
+/** A request that is made again wants a sandbox that runs, and its own is no more. */
+const gone = ({ id, reason }: SandboxInfo) =>
+  new SandboxFailed({
+    sandboxId: id,
+    reason: `this request has created it, and it was killed since${reason === undefined ? "" : `: ${reason}`}; a new one needs another key`,
+    outcome: "completed"
+  })
+
 const noteRefusal = (error: { readonly _tag: string }) =>
   error._tag === "ResourceExhausted" ? Metric.update(ServiceMetrics.quotaRefusals, 1) : Effect.void
 
@@ -75,6 +101,7 @@ export const make = Effect.gen(function* () {
   const quotas = yield* Quotas
   const actorOf = yield* SandboxActor.client
   const own = yield* Effect.context<never>()
+  const attempts = yield* makeAttempts
   /** Who owns what, and how its actor is reached; neither ever changes. */
   const known = new Map<SandboxId, { readonly owner: Owner; readonly actor: Actor }>()
 
@@ -117,16 +144,18 @@ export const make = Effect.gen(function* () {
       )
     )
 
-  const kill = (sandboxId: SandboxId) =>
-    ask({ sandboxId }, (actor) => actor.ChangeStatus({ sandboxId, command: "kill" })).pipe(
-      Effect.tap(() => Effect.sync(() => known.delete(sandboxId)))
-    )
+  /** Ends a sandbox for good, in one way or the other. */
+  const end =
+    (ending: (actor: Actor, sandboxId: SandboxId) => ReturnType<Actor["Discard"]>) =>
+    (sandboxId: SandboxId) =>
+      ask({ sandboxId }, (actor) => ending(actor, sandboxId)).pipe(
+        Effect.tap(() => Effect.sync(() => known.delete(sandboxId)))
+      )
+  const kill = end((actor, sandboxId) => actor.ChangeStatus({ sandboxId, command: "kill" }))
+  /** Ends what was created and is not handed out. */
+  const discard = end((actor, sandboxId) => actor.Discard({ sandboxId }))
 
-  const newRecord = Effect.fnUntraced(function* (
-    request: CreateRequest,
-    detached: boolean,
-    lease: LeaseId | undefined
-  ) {
+  const newRecord = Effect.fnUntraced(function* ({ attempt, detached, lease, request }: Creation) {
     const id = yield* Effect.provideService(makeSandboxId(group), SecureRandom.SecureRandom, random)
     const { name, idempotencyKey } = request
     const spec = resolveSpec(request)
@@ -149,21 +178,18 @@ export const make = Effect.gen(function* () {
       createdAt: now,
       expiresAt: spec.ttl === undefined ? undefined : now + spec.ttl.afterMillis,
       restarts: 0,
-      lease,
-      idempotencyKey,
+      lease: detached ? undefined : lease,
+      idempotencyKey: idempotencyKey ?? (attempt === undefined ? undefined : IdempotencyKey.make(attempt)),
+      attempt,
       requestDigest
     }
     return record
   })
 
   /** Records the sandbox, then waits until its actor has made the machine. What fails or is interrupted leaves nothing. */
-  const create = Effect.fnUntraced(function* (
-    request: CreateRequest,
-    detached: boolean,
-    lease: LeaseId | undefined
-  ) {
-    yield* backend.validate(resolveSpec(request))
-    const record = yield* newRecord(request, detached, detached ? undefined : lease)
+  const createOne = Effect.fnUntraced(function* (creation: Creation) {
+    yield* backend.validate(resolveSpec(creation.request))
+    const record = yield* newRecord(creation)
     return yield* Effect.uninterruptibleMask((restore) =>
       Effect.gen(function* () {
         const stored = yield* Effect.tapError(
@@ -181,16 +207,31 @@ export const make = Effect.gen(function* () {
           )
         )
         if (stored.existed) {
-          return yield* Effect.andThen(
-            awake,
-            ask({ sandboxId }, (actor) => actor.GetInfo({ sandboxId }))
-          )
+          yield* awake
+          const info = yield* ask({ sandboxId }, (actor) => actor.GetInfo({ sandboxId }))
+          return info.status === "killed" ? yield* gone(info) : info
         }
         return yield* Effect.onExit(awake, (exit) =>
-          Exit.isSuccess(exit) ? Effect.void : Effect.ignore(kill(sandboxId))
+          Exit.isSuccess(exit) ? Effect.void : Effect.ignore(discard(sandboxId))
         )
       })
     )
+  })
+
+  const create = Effect.fnUntraced(function* (creation: Creation) {
+    const owner = yield* Principal
+    const made = Effect.provideService(createOne(creation), Principal, owner)
+    const undo = ({ id }: SandboxInfo) => Effect.provideService(Effect.ignore(discard(id)), Principal, owner)
+    return yield* attempts.run(owner, creation.attempt, made, undo)
+  })
+
+  const cancel = Effect.fnUntraced(function* (attempt: AttemptId, key: IdempotencyKey | undefined) {
+    const owner = yield* Principal
+    const undo = Effect.gen(function* () {
+      const record = yield* store.byKey(owner, key ?? IdempotencyKey.make(attempt))
+      if (record?.attempt === attempt && record.status !== "killed") yield* discard(record.id)
+    }).pipe(Effect.provideService(Principal, owner))
+    yield* attempts.cancel(owner, attempt, undo)
   })
 
   const find = Effect.fnUntraced(function* (
@@ -202,7 +243,8 @@ export const make = Effect.gen(function* () {
   })
 
   return SandboxRpcs.of({
-    CreateSandbox: ({ request, detached, lease }) => create(request, detached, lease),
+    CreateSandbox: create,
+    CancelCreate: ({ attempt, idempotencyKey }) => cancel(attempt, idempotencyKey),
     RenewLease: ({ lease, ttlMillis }) =>
       Effect.flatMap(Principal, (owner) => leases.renew(owner, lease, ttlMillis)),
     EndLease: ({ lease }) => Effect.flatMap(Principal, (owner) => leases.end(owner, lease)),

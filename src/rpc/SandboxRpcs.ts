@@ -31,7 +31,15 @@ import {
 } from "../domain/Errors.ts"
 import { SandboxEvent } from "../domain/Event.ts"
 import { As, FileInfo, FileList, Mode, maxChunkBytes, WatchEvent } from "../domain/FileSystem.ts"
-import { Generation, LeaseId, ProcessId, SandboxId, UploadId } from "../domain/Ids.ts"
+import {
+  AttemptId,
+  Generation,
+  IdempotencyKey,
+  LeaseId,
+  ProcessId,
+  SandboxId,
+  UploadId
+} from "../domain/Ids.ts"
 import { Metrics } from "../domain/Metrics.ts"
 import {
   AttachOptions,
@@ -362,9 +370,24 @@ const CreateSandbox = Rpc.make("CreateSandbox", {
     request: CreateRequest,
     /** A sandbox that is not detached ends with its lease, or without one with the service itself. */
     detached: Schema.Boolean,
-    lease: Schema.optional(LeaseId)
+    lease: Schema.optional(LeaseId),
+    /** Names this attempt: a repeat of it returns the same sandbox, and {@link CancelCreate} takes it back. */
+    attempt: Schema.optional(AttemptId)
   },
   success: SandboxInfo,
+  error: LifecycleError
+}).annotate(RequiredScope, "exec")
+
+/**
+ * Takes an attempt to create a sandbox back: what it made is gone when this succeeds, and one that
+ * arrives only later is refused. A sandbox that another attempt with the same key made is left alone.
+ */
+const CancelCreate = Rpc.make("CancelCreate", {
+  payload: {
+    attempt: AttemptId,
+    /** The key of the request, if it had one. */
+    idempotencyKey: Schema.optional(IdempotencyKey)
+  },
   error: LifecycleError
 }).annotate(RequiredScope, "exec")
 
@@ -400,6 +423,7 @@ const EndLease = Rpc.make("EndLease", { payload: { lease: LeaseId }, error: Oper
 /** The whole contract. */
 export class SandboxRpcs extends SandboxOperations.add(
   CreateSandbox,
+  CancelCreate,
   FindSandbox,
   ListSandboxes,
   RenewLease,

@@ -66,6 +66,7 @@ const allowedWhileDraining: ReadonlySet<string> = new Set([
   "WriteUpload",
   "CommitUpload",
   "AbortUpload",
+  "CancelCreate",
   "RenewLease",
   "EndLease"
 ])

@@ -42,10 +42,17 @@ const Wake = Rpc.make("Wake", {
   error: LifecycleError
 }).annotate(ClusterSchema.InterruptOnTermination, true)
 
+/** Ends a sandbox that whoever created it never got: its key is free for another attempt. */
+const Discard = Rpc.make("Discard", {
+  payload: { sandboxId: SandboxId },
+  success: SandboxInfo,
+  error: LifecycleError
+}).annotate(ClusterSchema.InterruptOnTermination, true)
+
 /** The entity: one per sandbox, its id the sandbox's, its shard group the one named in the id. */
 export const SandboxActor = Entity.fromRpcGroup(
   "Sandbox",
-  SandboxOperations.add(Wake).annotate(ClusterSchema.ShardGroup, (entityId) =>
+  SandboxOperations.add(Wake, Discard).annotate(ClusterSchema.ShardGroup, (entityId) =>
     groupOf(SandboxId.make(entityId))
   )
 )
@@ -140,6 +147,7 @@ const make = Effect.gen(function* () {
 
   return SandboxActor.of({
     Wake: () => lifecycle.awake,
+    Discard: () => lifecycle.discard,
     GetInfo: () => info,
     ChangeStatus: ({ payload }) =>
       lifecycle.command(payload.command, payload.graceMillis ?? defaultGraceMillis),

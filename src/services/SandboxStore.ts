@@ -13,7 +13,7 @@ import type {
   ResourceExhausted
 } from "../domain/Errors.ts"
 import type { EventBody, SandboxEvent } from "../domain/Event.ts"
-import { IdempotencyKey, LeaseId, type Owner, type SandboxId } from "../domain/Ids.ts"
+import { AttemptId, IdempotencyKey, LeaseId, type Owner, type SandboxId } from "../domain/Ids.ts"
 import { type ListRequest, SandboxInfo, Timestamp } from "../domain/Sandbox.ts"
 import type { Status } from "../domain/Status.ts"
 import type { Admission } from "./Quotas.ts"
@@ -23,7 +23,10 @@ export const SandboxRecord = Schema.Struct({
   ...SandboxInfo.fields,
   /** The lease it ends with, when a client elsewhere holds it. */
   lease: Schema.optional(LeaseId),
+  /** The key of the request that created it, or the name of the attempt when it had none. */
   idempotencyKey: Schema.optional(IdempotencyKey),
+  /** The attempt that created it. */
+  attempt: Schema.optional(AttemptId),
   /** Digest of the create request, to tell a repeat from another content under the same key. */
   requestDigest: Schema.String,
   /** When it was killed; the record is kept for a day after that. */
@@ -79,6 +82,11 @@ export class SandboxStore extends Context.Service<
       Conflict | BackendFailed | ResourceExhausted | PolicyDenied
     >
     readonly get: (id: SandboxId) => Effect.Effect<SandboxRecord | undefined, BackendFailed>
+    /** The sandbox that an owner's request with this key created, killed or not. */
+    readonly byKey: (
+      owner: Owner,
+      key: IdempotencyKey
+    ) => Effect.Effect<SandboxRecord | undefined, BackendFailed>
     /** By id, name or slug, among an owner's sandboxes that are not killed; by id also killed ones. */
     readonly find: (owner: Owner, idOrName: string) => Effect.Effect<SandboxRecord | undefined, BackendFailed>
     /** In order of creation (then id), which the opaque cursor resumes. A text that is no cursor is `InvalidArgument`. */

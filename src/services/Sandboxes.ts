@@ -12,10 +12,17 @@
  * }).pipe(Effect.scoped)
  * ```
  */
-import { Context, Effect, Layer, type Scope } from "effect"
+import { Cause, Context, Effect, Fiber, Layer, Option, Schedule, type Scope } from "effect"
 import { SecureRandom } from "effect/crypto"
 import type { Conflict } from "../domain/Errors.ts"
-import { makeNumbering, ProcessId, ReaderId, UploadId } from "../domain/Ids.ts"
+import {
+  AttemptId,
+  type IdempotencyKey,
+  makeNumbering,
+  ProcessId,
+  ReaderId,
+  UploadId
+} from "../domain/Ids.ts"
 import { CreateRequest, ListRequest, type SandboxInfo, type SandboxPage } from "../domain/Sandbox.ts"
 import type { LifecycleError, OperationError } from "../rpc/SandboxRpcs.ts"
 import { decodeInput } from "./Input.ts"
@@ -48,12 +55,19 @@ interface Service {
 const isNameTaken = (error: LifecycleError): error is Conflict =>
   error._tag === "Conflict" && error.kind === "name"
 
+/** How long whoever gives a creation up waits until it is taken back, in milliseconds. */
+const cancelMillis = 2_000
+/** How often taking back is tried again where the service could not do it. */
+const cancelRetries = 5
+const cancelSchedule = Schedule.exponential("100 millis")
+
 const decodeCreate = decodeInput(CreateRequest, "")
 const decodeList = decodeInput(ListRequest, "")
 
 const make = Effect.gen(function* () {
   const client: Client = yield* SandboxClient
   const lease = yield* CallerLease
+  const scope = yield* Effect.scope
   const random = yield* SecureRandom.SecureRandom
   const next = yield* Effect.provideService(makeNumbering, SecureRandom.SecureRandom, random)
   const newIds: NewIds = {
@@ -64,9 +78,29 @@ const make = Effect.gen(function* () {
   const handle = (info: SandboxInfo) => makeSandbox(client, info.id, newIds, lease)
   const find = (idOrName: string) => client.FindSandbox({ idOrName })
 
+  /** Takes an attempt back, for at most so long in the way of whoever gave it up; it goes on after that. */
+  const takeBack = (attempt: AttemptId, idempotencyKey: IdempotencyKey | undefined) =>
+    client.CancelCreate({ attempt, idempotencyKey }).pipe(
+      Effect.retry({ times: cancelRetries, schedule: cancelSchedule, while: (error) => error.isRetryable }),
+      Effect.ignore({ log: "Warn", message: "an interrupted creation may have left a sandbox" }),
+      Effect.forkIn(scope, { startImmediately: true }),
+      Effect.flatMap((cancelling) => Effect.timeoutOption(Fiber.await(cancelling), cancelMillis))
+    )
+
+  /** Creates a sandbox, or leaves none: whatever is interrupted, or ends without an answer, is taken back. */
   const createAs = Effect.fnUntraced(function* (options: CreateOptions | undefined, detached: boolean) {
-    return handle(
-      yield* client.CreateSandbox({ request: yield* decodeCreate(options ?? {}), detached, lease })
+    const request = yield* decodeCreate(options ?? {})
+    const { idempotencyKey } = request
+    const attempt = AttemptId.make(next())
+    return yield* Effect.onError(
+      Effect.map(client.CreateSandbox({ request, detached, lease, attempt }), handle),
+      (cause) => {
+        const error = Cause.findErrorOption(cause)
+        const isUnknown = Option.isSome(error) && error.value.outcome === "unknown"
+        // What has a key can be had by asking again.
+        const isLost = isUnknown && !(detached && idempotencyKey !== undefined)
+        return Cause.hasInterrupts(cause) || isLost ? takeBack(attempt, idempotencyKey) : Effect.void
+      }
     )
   })
 

@@ -116,6 +116,7 @@ const make = (store: SandboxStore["Service"]) => {
   const wrapped = SandboxStore.of({
     create: (record, admission) => faulty("create", { record }, store.create(record, admission)),
     get: (id) => faulty("get", { id }, store.get(id)),
+    byKey: (owner, key) => faulty("byKey", {}, store.byKey(owner, key)),
     find: (owner, idOrName) => faulty("find", {}, store.find(owner, idOrName)),
     list: (owner, request) => faulty("list", {}, store.list(owner, request)),
     alive: faulty("alive", {}, store.alive),

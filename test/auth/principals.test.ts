@@ -93,7 +93,7 @@ describe("two principals of one service", () => {
     assert.sameMembers([...new Set(calls.map(([tag]) => tag))], [...SandboxOperations.requests.keys()])
     assert.sameMembers(
       [...SandboxRpcs.requests.keys()].filter((tag) => !SandboxOperations.requests.has(tag)),
-      ["CreateSandbox", "FindSandbox", "ListSandboxes", "RenewLease", "EndLease"]
+      ["CreateSandbox", "CancelCreate", "FindSandbox", "ListSandboxes", "RenewLease", "EndLease"]
     )
   })
 

@@ -68,6 +68,7 @@ const fenced = (store: Store, isDead: () => boolean): Store => {
   return {
     create: (record) => guard(store.create(record)),
     get: (id) => guard(store.get(id)),
+    byKey: (owner, key) => guard(store.byKey(owner, key)),
     find: (owner, idOrName) => guard(store.find(owner, idOrName)),
     list: (owner, request) => guard(store.list(owner, request)),
     alive: guard(store.alive),

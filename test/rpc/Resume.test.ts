@@ -8,7 +8,7 @@ import { TestClock } from "effect/testing"
 import { Connection, NotFound } from "../../src/domain/Errors.ts"
 import type { SandboxEvent } from "../../src/domain/Event.ts"
 import type { FileInfo } from "../../src/domain/FileSystem.ts"
-import { Generation, IdempotencyKey, ProcessId, ReaderId, SandboxId } from "../../src/domain/Ids.ts"
+import { AttemptId, Generation, ProcessId, ReaderId, SandboxId } from "../../src/domain/Ids.ts"
 import type { ProcessEvent } from "../../src/domain/Process.ts"
 import { type Carrier, Lost } from "../../src/rpc/remote/Lost.ts"
 import { resume } from "../../src/rpc/remote/Resume.ts"
@@ -22,8 +22,7 @@ const options = {
   patience: "30 seconds",
   backoff: Schedule.spaced(0),
   newReader: Effect.succeed(ReaderId.make("r")),
-  newKey: Effect.succeed(IdempotencyKey.make("k")),
-  cancels: true
+  newAttempt: Effect.succeed(AttemptId.make("attempt-number-one"))
 } as const
 
 const lost = (outcome: Lost["outcome"] = "unknown") => new Lost({ reason: "cut", outcome })

@@ -7,6 +7,7 @@ const nothings = () => Stream.die(new Error("not expected"))
 /** A client of which no call is expected. */
 export const absent: Client = {
   CreateSandbox: nothing,
+  CancelCreate: nothing,
   FindSandbox: nothing,
   ListSandboxes: nothing,
   RenewLease: nothing,

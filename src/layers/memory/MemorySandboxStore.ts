@@ -42,7 +42,8 @@ const make = (): SandboxStore["Service"] => {
   }
 
   const put = (record: SandboxRecord, at: Timestamp, bodies: ReadonlyArray<EventBody>) => {
-    const before = entry(record.id)?.events ?? []
+    const earlier = entry(record.id)
+    const before = earlier?.events ?? []
     const last = before.at(-1)?.sequence ?? 0
     const events = bodies.map((body, index): SandboxEvent => {
       const { id: sandboxId, generation } = record
@@ -52,6 +53,8 @@ const make = (): SandboxStore["Service"] => {
     if (!isAlive(record)) living.delete(record.id)
     const entries = isAlive(record) ? living : killed
     entries.set(record.id, { record, events: kept })
+    const free = earlier?.record.idempotencyKey
+    if (free !== undefined) byKey.delete(keyOf(record.owner, free))
     if (record.idempotencyKey !== undefined) byKey.set(keyOf(record.owner, record.idempotencyKey), record.id)
     return events
   }
@@ -68,10 +71,14 @@ const make = (): SandboxStore["Service"] => {
   const bySlug = (owner: Owner, slug: string): SandboxRecord | undefined =>
     among(living, (record) => record.slug === slug && record.owner === owner)[0]
 
+  const ofKey = (owner: Owner, key: IdempotencyKey): SandboxRecord | undefined => {
+    const id = byKey.get(keyOf(owner, key))
+    return id === undefined ? undefined : entry(id)?.record
+  }
+
   const create = Effect.fnUntraced(function* (record: SandboxRecord, admission?: Admission) {
     const { idempotencyKey: key, owner, slug } = record
-    const earlier = key === undefined ? undefined : byKey.get(keyOf(owner, key))
-    const before = earlier === undefined ? undefined : entry(earlier)?.record
+    const before = key === undefined ? undefined : ofKey(owner, key)
     if (before !== undefined) {
       if (before.requestDigest === record.requestDigest) return { record: before, existed: true }
       const reason = "the same key was used for another request"
@@ -122,6 +129,7 @@ const make = (): SandboxStore["Service"] => {
     save,
     list,
     get: (id) => Effect.sync(() => entry(id)?.record),
+    byKey: (owner, key) => Effect.sync(() => ofKey(owner, key)),
     find: (owner, idOrName) =>
       Effect.sync(() => {
         const byId = isId(idOrName) ? entry(idOrName)?.record : undefined

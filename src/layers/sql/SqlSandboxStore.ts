@@ -8,7 +8,7 @@ import { Clock, Effect, Layer, type Path, Schema } from "effect"
 import { SqlClient, type Statement } from "effect/sql"
 import { type BackendFailed, Conflict, type InvalidArgument } from "../../domain/Errors.ts"
 import { type EventBody, SandboxEvent } from "../../domain/Event.ts"
-import { groupOf, type Owner, SandboxId } from "../../domain/Ids.ts"
+import { groupOf, type IdempotencyKey, type Owner, SandboxId } from "../../domain/Ids.ts"
 import { type ListRequest, Timestamp } from "../../domain/Sandbox.ts"
 import { Status } from "../../domain/Status.ts"
 import type { Instance } from "../../services/Instance.ts"
@@ -119,10 +119,11 @@ const make = (sql: SqlClient.SqlClient): SandboxStore["Service"] => {
       Effect.map(([row]) => ({ ...row, freesAt: row.freesAt ?? undefined }))
     )
 
+  const byKey = (owner: Owner, key: IdempotencyKey) => one(sql`owner = ${owner} AND idempotency_key = ${key}`)
+
   const create = Effect.fnUntraced(function* (record: SandboxRecord, admission?: Admission) {
     const { idempotencyKey: key, owner, slug } = record
-    const before =
-      key === undefined ? undefined : yield* one(sql`owner = ${owner} AND idempotency_key = ${key}`)
+    const before = key === undefined ? undefined : yield* byKey(owner, key)
     if (before !== undefined) {
       if (before.requestDigest === record.requestDigest) return { record: before, existed: true }
       return yield* new Conflict({
@@ -205,6 +206,7 @@ const make = (sql: SqlClient.SqlClient): SandboxStore["Service"] => {
     create: (record, admission) => create(record, admission).pipe(sql.withTransaction, guard("create")),
     save: (record, bodies) => save(record, bodies).pipe(sql.withTransaction, guard("save")),
     get: (id) => one(sql`id = ${id}`).pipe(guard("get")),
+    byKey: (owner, key) => byKey(owner, key).pipe(guard("find by key")),
     find: (owner, idOrName) => find(owner, idOrName).pipe(guard("find")),
     list: (owner, request) => list(owner, request).pipe(guard("list")),
     alive: records(sql`status <> 'killed' ORDER BY created_at, id`).pipe(guard("alive")),

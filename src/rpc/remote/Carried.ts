@@ -71,6 +71,7 @@ export const carried = (link: Effect.Effect<Link, Lost | Refused>): Carrier => {
 
   return {
     CreateSandbox: (payload) => call((client) => client.CreateSandbox(payload)),
+    CancelCreate: (payload) => call((client) => client.CancelCreate(payload)),
     FindSandbox: (payload) => call((client) => client.FindSandbox(payload)),
     ListSandboxes: (payload) => call((client) => client.ListSandboxes(payload)),
     RenewLease: (payload) => call((client) => client.RenewLease(payload)),

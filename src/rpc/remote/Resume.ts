@@ -8,12 +8,11 @@
  * creation, made repeatable by a key.
  */
 import { Effect, Exit, Fiber, Option, Stream } from "effect"
-import { Connection, SandboxFailed } from "../../domain/Errors.ts"
+import { Connection } from "../../domain/Errors.ts"
 import type { SandboxEvent } from "../../domain/Event.ts"
 import type { FileInfo, WatchEvent } from "../../domain/FileSystem.ts"
-import type { IdempotencyKey, ReaderId } from "../../domain/Ids.ts"
+import type { AttemptId, ReaderId } from "../../domain/Ids.ts"
 import type { AttachOptions, ProcessEvent } from "../../domain/Process.ts"
-import type { CreateRequest, SandboxInfo } from "../../domain/Sandbox.ts"
 import { makePosition, type Position } from "../../services/Position.ts"
 import type { Client } from "../../services/SandboxClient.ts"
 import { type Carrier, isLost, type Lost } from "./Lost.ts"
@@ -24,18 +23,13 @@ import { resumed } from "./Resumed.ts"
 export interface ResumeOptions extends PatienceOptions {
   /** A name for each reader of a process. */
   readonly newReader: Effect.Effect<ReaderId>
-  /** A key for each creation that was given none. */
-  readonly newKey: Effect.Effect<IdempotencyKey>
-  /** Whether an interrupted call is undone by the service; otherwise this client undoes interrupted creations. */
-  readonly cancels: boolean
+  /** A name for each creation that has none and no key. */
+  readonly newAttempt: Effect.Effect<AttemptId>
   /** How long the answer of a program that runs may be waited for, in milliseconds; undefined: as long as it runs. */
   readonly waitMillis?: number | undefined
 }
 
 type Payload<Tag extends keyof Client> = Parameters<Client[Tag]>[0]
-
-/** How long the undoing of an interrupted creation may take. */
-const undoMillis = 30_000
 
 /** A client whose calls and streams outlive lost connections of its carrier. */
 export const resume = (carrier: Carrier, options: ResumeOptions): Client => {
@@ -108,37 +102,15 @@ export const resume = (carrier: Carrier, options: ResumeOptions): Client => {
       return attached({ sandboxId, generation, processId: process.processId, attach: {} }, position)
     })
 
-  const createSandbox = Effect.fnUntraced(function* (payload: Payload<"CreateSandbox">) {
-    if (payload.request.idempotencyKey !== undefined) return yield* again(carrier.CreateSandbox)(payload)
-    const idempotencyKey = yield* options.newKey
-    const request: CreateRequest = { ...payload.request, idempotencyKey }
-    return yield* createWithKey({ ...payload, request })
-  })
-
-  /** Creates under a key nobody else knows, so that what an interruption leaves behind can be found and ended. */
-  const createWithKey = (payload: Payload<"CreateSandbox">) => {
-    let attempts = 0
-    const attempt = Effect.suspend(() => {
-      attempts++
-      return carrier.CreateSandbox(payload)
-    })
-    const undo = asking(carrier.CreateSandbox(payload), true).pipe(
-      Effect.flatMap(({ id }) => again(carrier.ChangeStatus)({ sandboxId: id, command: "kill" })),
-      Effect.timeout(undoMillis),
-      Effect.ignore
-    )
-    return asking(attempt, true).pipe(
-      Effect.tap((info) => (attempts > 1 ? alive(info) : Effect.void)),
-      Effect.onExit((exit) =>
-        Exit.hasInterrupts(exit) && (attempts > 1 || (attempts === 1 && !options.cancels))
-          ? Effect.asVoid(Effect.forkDetach(undo))
-          : Effect.void
-      )
-    )
-  }
+  /** Its attempt or its key makes a repeat the same creation. */
+  const createSandbox = (payload: Payload<"CreateSandbox">) =>
+    payload.attempt === undefined && payload.request.idempotencyKey === undefined
+      ? Effect.flatMap(options.newAttempt, (attempt) => again(carrier.CreateSandbox)({ ...payload, attempt }))
+      : again(carrier.CreateSandbox)(payload)
 
   return {
     CreateSandbox: createSandbox,
+    CancelCreate: again(carrier.CancelCreate),
     FindSandbox: again(carrier.FindSandbox),
     ListSandboxes: again(carrier.ListSandboxes),
     RenewLease: again(carrier.RenewLease),
@@ -185,14 +157,6 @@ export const resume = (carrier: Carrier, options: ResumeOptions): Client => {
 }
 
 const repeatableSignals: ReadonlySet<string> = new Set(["SIGKILL", "SIGSTOP", "SIGCONT", "SIGWINCH"])
-
-/** A repeated creation may find the sandbox of its first attempt, which failed meanwhile. */
-const alive = ({ id, status, reason }: SandboxInfo): Effect.Effect<void, SandboxFailed> =>
-  status !== "killed"
-    ? Effect.void
-    : Effect.fail(
-        new SandboxFailed({ sandboxId: id, reason: reason ?? "it was killed", outcome: "completed" })
-      )
 
 /** Events of a sandbox, each once, by their numbers. */
 const followEvents = (carrier: Carrier, payload: Payload<"FollowEvents">, patience: Patience) => {

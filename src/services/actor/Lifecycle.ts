@@ -59,6 +59,8 @@ export interface Lifecycle {
   readonly awake: Effect.Effect<SandboxInfo, LifecycleFailure>
   /** Carries out a command; one for the status it is in already does nothing. */
   readonly command: (command: Command, graceMillis: number) => Effect.Effect<SandboxInfo, LifecycleFailure>
+  /** Kills the sandbox as one that was never handed out: its key is free for another. */
+  readonly discard: Effect.Effect<SandboxInfo, LifecycleFailure>
   /** Carries out the action of a limit. The record lets go of the limit when it says that this has been done. */
   readonly expire: (limit: Passed, graceMillis: number) => Effect.Effect<SandboxInfo, LifecycleFailure>
   /** The running machine, for an operation of this name by a handle of this generation. */
@@ -182,7 +184,7 @@ export const makeLifecycle = Effect.fnUntraced(function* (
   const start: Transition = Effect.gen(function* () {
     yield* FiberHandle.clear(later)
     yield* journal.become("provisioning", {
-      change: { generation: next(), restarts: 0, startedAt: undefined }
+      change: { generation: next(), restarts: 0 }
     })
     yield* provision
   })
@@ -198,7 +200,7 @@ export const makeLifecycle = Effect.fnUntraced(function* (
   })
 
   const restart: Transition = Effect.gen(function* () {
-    yield* journal.become("restarting", { change: { generation: next(), startedAt: undefined } })
+    yield* journal.become("restarting", { change: { generation: next() } })
     yield* end
     yield* provision
   })
@@ -415,7 +417,7 @@ export const makeLifecycle = Effect.fnUntraced(function* (
         const { restarts } = journal.current()
         const begun = yield* Effect.result(
           journal.become("provisioning", {
-            change: { generation: next(), restarts: restarts + 1, startedAt: undefined }
+            change: { generation: next(), restarts: restarts + 1 }
           })
         )
         if (Result.isFailure(begun)) return yield* restartIn(backoffMillis(failures + 1, 1_000), failures + 1)
@@ -541,6 +543,7 @@ export const makeLifecycle = Effect.fnUntraced(function* (
     awake: outcome(waking),
     command: (command, graceMillis) =>
       command === "kill" ? killOnce() : Effect.flatMap(transit(carryOut(command, graceMillis)), outcome),
+    discard: killOnce({ change: { idempotencyKey: undefined } }),
     expire: (limit, graceMillis) => {
       const why = becauseOf(limit)
       const { action } = limit

@@ -17,6 +17,7 @@ import {
   type Connect,
   failureOf,
   type HelloOptions,
+  type Opened,
   openSession
 } from "./AgentSession.ts"
 import { type AgentDuplex, type DialTarget, dialDuplex, type Listening, listenDuplex } from "./Duplex.ts"
@@ -66,8 +67,8 @@ export type ProcessMessage =
 
 /** A client of one agent over one connection. */
 export interface AgentClient {
-  /** The incarnation: another one after a restart of the machine. */
-  readonly epoch: string
+  /** The incarnation, as soon as the agent has answered the greeting: another one after a restart of the machine. */
+  readonly greeted: (deadlineMillis: number) => Effect.Effect<string, AgentError>
   /** Completes with the reason when the connection is lost. */
   readonly closed: Effect.Effect<AgentLost>
   readonly ping: (deadlineMillis: number) => Effect.Effect<void, AgentError>
@@ -284,13 +285,17 @@ const processStream = (
   }).pipe(Stream.filter(isProcessMessage))
 
 /** The client's operations over an open connection. */
-const makeClient = (session: AgentSession, epoch: string): AgentClient => {
+const makeClient = ({ session, hello }: Opened): AgentClient => {
   const call = callOn(session)
   const collect = collectOn(session)
   const done = <A extends object>(request: Message<string, A>, value: A, deadlineMillis: number) =>
     Effect.asVoid(call(request, value, P.Ok, deadlineMillis))
   return {
-    epoch,
+    greeted: (millis) =>
+      Effect.timeoutOrElse(
+        Effect.map(hello, ({ epoch }) => epoch),
+        { duration: millis, orElse: () => Effect.fail(new AgentTimeout({ millis })) }
+      ),
     closed: session.closed,
     call,
     ping: (deadline) => done(P.Ping, {}, deadline),
@@ -357,9 +362,12 @@ const makeClient = (session: AgentSession, epoch: string): AgentClient => {
   }
 }
 
-/** Connects to an agent; the connection lasts as long as the scope. */
+/**
+ * Connects to an agent; the connection lasts as long as the scope. Succeeds before the agent has answered, so
+ * that one can be connected to that stands still: what is asked meanwhile, it finds when it goes on.
+ */
 export const connectAgent = (
   connect: Connect,
   options: HelloOptions
 ): Effect.Effect<AgentClient, AgentError, Scope.Scope | SecureRandom.SecureRandom> =>
-  Effect.map(openSession(connect, options), ({ session, hello }) => makeClient(session, hello.epoch))
+  Effect.map(openSession(connect, options), makeClient)

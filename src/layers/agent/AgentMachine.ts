@@ -28,8 +28,8 @@ export interface MachineFacts {
 
 /** The agent's part of a machine, and news of the connection's end. */
 export interface AgentMachine extends Pick<Machine, "processes" | "files" | "dial"> {
-  /** Which incarnation of the agent this is: after a restart of the machine it is another. */
-  readonly epoch: string
+  /** Completes when the agent has answered our greeting, at once when it has already. */
+  readonly greeted: Effect.Effect<void, Unreachable>
   /** Completes when the connection is lost. */
   readonly closed: Effect.Effect<void>
 }
@@ -63,7 +63,9 @@ const makeDial = (client: AgentClient, facts: MachineFacts): Machine["dial"] => 
 
 /** Turns a client into the agent's part of a machine. */
 export const makeAgentMachine = (client: AgentClient, facts: MachineFacts): AgentMachine => ({
-  epoch: client.epoch,
+  greeted: Effect.mapError(client.greeted(facts.transportMillis), (error) =>
+    unreachable(error, { backend: facts.backend, operation: "greet the agent" })
+  ),
   closed: Effect.asVoid(client.closed),
   processes: makeProcesses(client, facts),
   files: makeFiles(client, facts),
@@ -71,19 +73,22 @@ export const makeAgentMachine = (client: AgentClient, facts: MachineFacts): Agen
 })
 
 /**
- * Connects to an agent for as long as the scope lasts. `leaseMillis` is how
- * long it shall wait for a host when this connection is gone before it ends
+ * Connects to an agent for as long as the scope lasts, and waits until it has answered, unless `isPaused` says that it
+ * stands still. `leaseMillis` is how long it shall wait for a host when this connection is gone before it ends
  * the machine; 0 is for ever.
  */
 export const connectMachine = (
   connect: Connect,
-  options: MachineFacts & { readonly leaseMillis: number; readonly epoch?: string | undefined }
+  options: MachineFacts & {
+    readonly leaseMillis: number
+    readonly epoch?: string | undefined
+    readonly isPaused?: boolean | undefined
+  }
 ): Effect.Effect<AgentMachine, Unreachable, Scope.Scope | SecureRandom.SecureRandom> =>
-  connectAgent(connect, {
-    epoch: options.epoch,
-    leaseMillis: options.leaseMillis,
-    deadlineMillis: options.transportMillis
-  }).pipe(
+  connectAgent(connect, { epoch: options.epoch, leaseMillis: options.leaseMillis }).pipe(
+    Effect.mapError((error) =>
+      unreachable(error, { backend: options.backend, operation: "connect to the agent" })
+    ),
     Effect.map((client) => makeAgentMachine(client, options)),
-    Effect.mapError((error) => unreachable(error, { backend: options.backend, operation: "greet the agent" }))
+    Effect.tap((machine) => (options.isPaused === true ? Effect.void : machine.greeted))
   )

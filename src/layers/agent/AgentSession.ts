@@ -2,7 +2,7 @@
  * One connection to an agent: its greeting, its channels and its end. What the
  * channels mean is the matter of AgentClient.ts.
  */
-import { Data, Effect, type Scope } from "effect"
+import { Data, Deferred, Effect, type Scope } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { type Alarms, makeAlarms } from "../../services/Alarms.ts"
 import { FrameDecoder, magic } from "./Frame.ts"
@@ -175,53 +175,57 @@ export interface HelloOptions {
   readonly epoch?: string | undefined
   /** How long the agent shall wait for a host when this connection is gone before it ends the machine; 0 is for ever. */
   readonly leaseMillis: number
-  /** How long to wait for its answer. */
-  readonly deadlineMillis: number
 }
 
 const anyEpoch = "0000000000000000"
 
-/**
- * Connects and greets: fails with {@link AgentLost} when there is no agent,
- * {@link AgentFailed} `stale-epoch` or `version` when it is another one, {@link AgentTimeout} when it is silent.
- */
+/** A connection over which the greeting has been sent. */
+export interface Opened {
+  readonly session: AgentSession
+  /**
+   * The agent's answer to the greeting. Fails with {@link AgentLost} when there is no agent any more,
+   * {@link AgentFailed} `stale-epoch` or `version` when it is another one; nothing can be asked of that.
+   */
+  readonly hello: Effect.Effect<ReplyOf<"AgentHello">, AgentError>
+}
+
+/** Connects and greets, without waiting for an answer: an agent that stands still accepts both. */
 export const openSession: (
   connect: Connect,
   options: HelloOptions
-) => Effect.Effect<
-  { readonly session: AgentSession; readonly hello: ReplyOf<"AgentHello"> },
-  AgentError,
-  Scope.Scope | SecureRandom.SecureRandom
-> = Effect.fnUntraced(function* (connect, options) {
-  const random = yield* SecureRandom.SecureRandom
-  const nonce = Buffer.from(yield* random.randomBytes(8)).toString("hex")
-  const session = new AgentSession(yield* makeAlarms)
-  const transport = yield* connect(session.events)
-  const greeting = HostHello.encode(0, {
-    version: protocolVersion,
-    epoch: options.epoch ?? anyEpoch,
-    nonce,
-    leaseMillis: options.leaseMillis
-  })
-  const answer = Effect.callback<ReplyOf<"AgentHello">, AgentError>((resume) => {
+) => Effect.Effect<Opened, AgentError, Scope.Scope | SecureRandom.SecureRandom> = Effect.fnUntraced(
+  function* (connect, options) {
+    const random = yield* SecureRandom.SecureRandom
+    const nonce = Buffer.from(yield* random.randomBytes(8)).toString("hex")
+    const session = new AgentSession(yield* makeAlarms)
+    const hello = yield* Deferred.make<ReplyOf<"AgentHello">, AgentError>()
+    const transport = yield* connect(session.events)
+    yield* Effect.addFinalizer(() => Effect.sync(() => session.lose("closed here")))
+    const refuse = (error: AgentError) => {
+      Deferred.doneUnsafe(hello, Effect.fail(error))
+      session.lose(error.message)
+    }
     session.adopt(0, {
       receive: (reply) => {
         session.forget(0)
-        if (reply._tag === Failed.tag) return resume(Effect.fail(failureOf(reply)))
+        if (reply._tag === Failed.tag) return refuse(failureOf(reply))
         if (reply._tag === AgentHello.tag && reply.nonce === nonce && reply.version === protocolVersion) {
-          return resume(Effect.succeed(reply))
-        }
-        session.lose("the agent did not return the greeting")
-        resume(Effect.fail(new AgentLost({ reason: "the agent did not return the greeting" })))
+          Deferred.doneUnsafe(hello, Effect.succeed(reply))
+        } else refuse(new AgentLost({ reason: "the agent did not return the greeting" }))
       },
-      lost: (error) => resume(Effect.fail(error))
+      lost: (error) => {
+        Deferred.doneUnsafe(hello, Effect.fail(error))
+      }
     })
-    session.start(transport, greeting)
-  })
-  const hello = yield* Effect.timeoutOrElse(answer, {
-    duration: options.deadlineMillis,
-    orElse: () => Effect.fail(new AgentTimeout({ millis: options.deadlineMillis }))
-  })
-  yield* Effect.addFinalizer(() => Effect.sync(() => session.lose("closed here")))
-  return { session, hello }
-})
+    session.start(
+      transport,
+      HostHello.encode(0, {
+        version: protocolVersion,
+        epoch: options.epoch ?? anyEpoch,
+        nonce,
+        leaseMillis: options.leaseMillis
+      })
+    )
+    return { session, hello: Deferred.await(hello) }
+  }
+)

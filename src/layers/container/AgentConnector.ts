@@ -20,6 +20,8 @@ export interface ConnectRequest {
   readonly generation: Generation
   /** How long the agent shall wait for us when we are gone before it ends the machine, in milliseconds; 0 is for ever. */
   readonly leaseMillis: number
+  /** Whether it stands still, so that its answer is not to be waited for. */
+  readonly isPaused: boolean
 }
 
 /** Connects to agents. */
@@ -37,12 +39,13 @@ export class AgentConnector extends Context.Service<
 export const layer: Layer.Layer<AgentConnector, never, SecureRandom.SecureRandom> = Layer.effect(
   AgentConnector,
   Effect.map(SecureRandom.SecureRandom, (random) => ({
-    connect: ({ socket, generation, leaseMillis }) =>
+    connect: ({ socket, generation, leaseMillis, isPaused }) =>
       connectMachine(unixSocket(socket), {
         backend: backendName,
         isolation: "container",
         generation,
         leaseMillis,
+        isPaused,
         transportMillis: defaultTransportMillis
       }).pipe(Effect.provideService(SecureRandom.SecureRandom, random))
   }))

@@ -96,6 +96,8 @@ export class Cgroups extends Context.Service<
     readonly processes: (group: string) => Effect.Effect<ReadonlyArray<number>, BackendFailed>
     /** Stops every process of a group and waits until all stand still. */
     readonly freeze: (group: string) => Effect.Effect<void, BackendFailed | Timeout>
+    /** Whether a group stands still, or is about to. */
+    readonly isFrozen: (group: string) => Effect.Effect<boolean, BackendFailed>
     readonly thaw: (group: string) => Effect.Effect<void, BackendFailed>
     /** What a group uses; zeros for what is not counted here. */
     readonly usage: (group: string) => Effect.Effect<Usage, BackendFailed>
@@ -183,6 +185,12 @@ const make = Effect.gen(function* () {
     Effect.catchTag("PlatformError", (error) => Effect.fail(fromPlatform("freeze a container")(error)))
   )
 
+  const isFrozen = (group: string) =>
+    (version === 1
+      ? Effect.map(value("freezer", group, "freezer.state"), (text) => /^(FROZEN|FREEZING)/.test(text))
+      : Effect.map(value("freezer", group, "cgroup.freeze"), (text) => text.trim() === "1")
+    ).pipe(Effect.mapError(fromPlatform("look whether a container is frozen")))
+
   const thaw = (group: string) =>
     (version === 1
       ? write("freezer", group, "freezer.state", "THAWED")
@@ -251,6 +259,7 @@ const make = Effect.gen(function* () {
     layout,
     processes,
     freeze,
+    isFrozen,
     thaw,
     usage,
     memoryKills,

@@ -89,7 +89,8 @@ const make = Effect.gen(function* () {
     const agent = yield* connector.connect({
       socket: container.files.socket,
       generation: request.generation,
-      leaseMillis: request.detached ? 0 : settings.orphanMillis
+      leaseMillis: request.detached ? 0 : settings.orphanMillis,
+      isPaused: yield* (yield* Cgroups).isFrozen(container.group)
     })
     return yield* makeMachine(container, request, agent)
   }, Effect.provideContext(parts))
@@ -122,19 +123,11 @@ const make = Effect.gen(function* () {
     )
   })
 
-  const thaw = (group: string) =>
-    Effect.provideContext(
-      Effect.flatMap(Cgroups, (cgroups) => cgroups.thaw(group)),
-      parts
-    )
-
   const adopt = Effect.fnUntraced(function* (request: MachineRequest) {
     const container = files.container(request.sandboxId)
     if (!(yield* hasMachine(container, request))) {
       return yield* new NotFound({ kind: "sandbox", id: request.sandboxId })
     }
-    // The agent of a paused machine stands still with it, and could not answer our greeting.
-    yield* thaw(container.group)
     return yield* attach(container, request).pipe(Effect.catchTag("Connection", connectionBroken))
   })
 

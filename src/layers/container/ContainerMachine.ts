@@ -127,7 +127,8 @@ export const makeMachine: (
     files: agent.files,
     dial: agent.dial,
     pause: whileRunning(pause),
-    resume: whileRunning(cgroups.thaw(group)),
+    // The agent of a machine that was paused when we connected has yet to hear of us.
+    resume: whileRunning(Effect.andThen(cgroups.thaw(group), agent.greeted)),
     metrics: whileRunning(metrics),
     terminate,
     exited: Deferred.await(exit)

@@ -45,8 +45,11 @@ class FakeAgent {
         this.events = events
         return { write: this.receive }
       }),
-    { leaseMillis: 0, deadlineMillis: 1000 }
-  ).pipe(Effect.provide(SecureRandom.layerWebCrypto))
+    { leaseMillis: 0 }
+  ).pipe(
+    Effect.tap((client) => client.greeted(1000)),
+    Effect.provide(SecureRandom.layerWebCrypto)
+  )
 }
 
 const withFake = <A, E, R>(body: (client: AgentClient, agent: FakeAgent) => Effect.Effect<A, E, R>) =>
@@ -62,7 +65,9 @@ const byte = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 255 }))
 
 describe("a session", () => {
   it.effect("finds the greeting behind noise and learns the incarnation", () =>
-    withFake((client) => Effect.sync(() => assert.strictEqual(client.epoch, "00000000000000aa")))
+    withFake((client) =>
+      Effect.map(client.greeted(0), (epoch) => assert.strictEqual(epoch, "00000000000000aa"))
+    )
   )
 
   it.effect("gives up on an agent that does not greet", () =>

@@ -671,11 +671,12 @@ describe("a lost connection", () => {
   it.effect("ends with the next greeting: the agent has one host at a time", () =>
     withAgent((first, agent) =>
       Effect.gen(function* () {
-        const second = yield* connectTo(agent, { epoch: first.epoch })
+        const epoch = yield* first.greeted(deadline)
+        const second = yield* connectTo(agent, { epoch })
         const lost = yield* first.closed
         assert.strictEqual(lost._tag, "AgentLost")
         assert.strictEqual((yield* Effect.flip(first.ping(deadline)))._tag, "AgentLost")
-        assert.strictEqual(second.epoch, first.epoch)
+        assert.strictEqual(yield* second.greeted(deadline), epoch)
         yield* second.ping(deadline)
       })
     )

@@ -92,9 +92,11 @@ const descriptorOf = (server: Server): number => {
 export const connectTo = (agent: RunningAgent, options: { leaseMillis?: number; epoch?: string } = {}) =>
   connectAgent(unixSocket(agent.socket), {
     leaseMillis: options.leaseMillis ?? 0,
-    epoch: options.epoch,
-    deadlineMillis: deadline
-  }).pipe(Effect.provide(SecureRandom.layerWebCrypto))
+    epoch: options.epoch
+  }).pipe(
+    Effect.tap((client) => client.greeted(deadline)),
+    Effect.provide(SecureRandom.layerWebCrypto)
+  )
 
 /** A test's own agent and a client of it. */
 export const withAgent = <A, E, R>(

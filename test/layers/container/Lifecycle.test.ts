@@ -93,6 +93,25 @@ describe.runIf(canRun)("a container's machine", () => {
       )
     )
 
+    it.effect("is taken over while it is paused, without going on for a moment", () =>
+      Effect.gen(function* () {
+        const service = yield* Backend
+        const { id, machine, request } = yield* sandbox(specOf(), { detached: true })
+        yield* sh(machine, "(while :; do :; done) > /dev/null 2>&1 &")
+        yield* machine.pause
+        const cpu = (yield* machine.metrics).cpuMillis
+        const adopted = yield* service.adopt(request)
+        assert.strictEqual((yield* adopted.metrics).cpuMillis, cpu)
+        yield* adopted.resume
+        assert.strictEqual((yield* sh(adopted, "echo on")).out, "on\n")
+        yield* Effect.repeat(adopted.metrics, { until: (metrics) => metrics.cpuMillis > cpu })
+        yield* adopted.pause
+        const again = yield* service.adopt(request)
+        yield* Effect.timeout(again.terminate, "5 seconds")
+        assert.deepStrictEqual(yield* service.list, [{ sandboxId: id, generation: undefined }])
+      }).pipe(Effect.scoped)
+    )
+
     it.effect("ends within a second even when it is paused and full of processes", () =>
       Effect.scoped(
         Effect.gen(function* () {

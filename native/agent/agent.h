@@ -122,7 +122,7 @@ void queue_free(struct queue *);                  /* it may be added to again */
  *   1, 2, 4, 8: a number of so many bytes */
 #define ALL_REQUESTS                        \
 	X(T_PING, "", ping)                     \
-	X(T_SPAWN, "cs*", proc_spawn)           \
+	X(T_SPAWN, "c44s*", proc_spawn)         \
 	X(T_ATTACH, "P8c", proc_attach)         \
 	X(T_SIGNAL, "P11", proc_signal)         \
 	X(T_KILL, "P4", proc_kill)              \
@@ -130,6 +130,8 @@ void queue_free(struct queue *);                  /* it may be added to again */
 	X(T_STDIN_CLOSE, "P", proc_stdin_close) \
 	X(T_RESIZE, "P22", proc_resize)         \
 	X(T_PROCESSES, "", proc_list)           \
+	X(T_CANCEL, "i414", proc_cancel)        \
+	X(T_LIMIT, "P4", proc_limit)            \
 	X(T_STAT, "up", file_stat)              \
 	X(T_READ, "u88cp", file_read)           \
 	X(T_WRITE, "ump*", file_write)          \
@@ -209,8 +211,8 @@ u64 journal_holds(const struct journal *, struct place *); /* first position the
 void journal_trim(struct journal *);
 void journal_free(struct journal *);
 
-/* Processes: spawn.c starts them, pool.c has their supervisors, proc.c their lives, attach.c their readers, control.c what the host
- * does to them. */
+/* Processes: spawn.c starts them, pool.c has their supervisors, proc.c their lives, ends.c their ends, attach.c their readers,
+ * control.c what the host does to them. */
 void pool_init(void);
 void pool_reap(void);
 void proc_tick(void);

@@ -23,7 +23,7 @@ static void finish(struct attach *a)
 {
 	w_begin(T_EXIT, a->c.id);
 	w_status(a->p);
-	w_ints("88", a->p->j.next, a->p->exited);
+	w_ints("8811", a->p->j.next, a->p->exited, a->p->cause == BY_LIMIT, a->p->sup != NULL);
 	w_end();
 	chan_close(&a->c);
 }
@@ -110,7 +110,7 @@ int proc_attach(struct request *q)
 }
 
 /* str id, u32 pid, u32 uid, u8 flags, u64 started ms, u8 exited, u8 signalled, u8 code or signal, u64 exited ms, u64 oldest cursor,
- * u64 end cursor, u8 tree alive, str label, arguments each ended by a NUL */
+ * u64 end cursor, u8 tree alive, u32 identity, u32 ms left of its limit or none, str label, arguments each ended by a NUL */
 int proc_list(struct request *q)
 {
 	for (struct proc *p = procs; p; p = p->next) {
@@ -120,7 +120,7 @@ int proc_list(struct request *q)
 		w_str(p->id, (u32)strlen(p->id));
 		w_ints("44181", (u64)p->pid, p->uid, p->flags, p->started, p->state >= DRAINING);
 		w_status(p);
-		w_ints("8881", p->exited, journal_oldest(&p->j), p->j.next, p->sup != NULL);
+		w_ints("888144", p->exited, journal_oldest(&p->j), p->j.next, p->sup != NULL, p->identity, p->limited ? limit_left(p) : UINT32_MAX);
 		w_str(p->label, p->label_len);
 		w_bytes(p->argv, p->argv_len);
 		w_end();

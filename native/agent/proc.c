@@ -1,12 +1,14 @@
-/* The life of a process: what its supervisor reports, its output read into the journal, its tree ended on demand. */
+/* The life of a process: what its supervisor reports, and its output read into the journal. */
 #include "proc.h"
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/wait.h>
 
-enum { CHUNK = 64 * 1024, STUCK_MS = 50, KILL_EVERY = 1 };
+enum { CHUNK = 64 * 1024 };
 
-/* How long output may be silent after the program's exit while somebody else holds the pipe, and the most that is waited for. */
-enum { QUIET_MS = 100, DRAIN_MS = 1000 };
+/* What was in the pipes when the program exited is read in any case. Of what its descendants write after that, only so much and for
+ * so long, whatever readers do, and less when they are silent; the rest is passed over, slowly, so that they neither break nor spin. */
+enum { QUIET_MS = 100, DRAIN_MS = 1000, DRAIN_BYTES = 1 << 20, PASS_OVER_MS = 20 };
 
 struct proc *procs;
 
@@ -70,24 +72,52 @@ bool proc_evict(void)
 
 /* ---- output ---- */
 
-/* All it wrote is in the journal, or what is silent for so long counts as that. Who is attached may be slow: then silence is not
- * the program's. */
+/* Its output is complete. Who is attached may be slow: then silence is not the program's. */
+static bool drained(const struct proc *p)
+{
+	if (silent(p))
+		return true;
+	if (p->owed[0] || p->owed[1])
+		return false;
+	return now >= p->drain_end || p->drain_left == 0 || (!p->paused && now >= p->drain_at);
+}
+
 static void maybe_exited(struct proc *p)
 {
-	if (p->state == DRAINING && (silent(p) || (!p->paused && (now >= p->drain_at || now >= p->drain_end)))) {
+	if (p->state == DRAINING && drained(p)) {
 		p->state = EXITED;
+		p->paused = false;
+		source_want(&p->out, EPOLLIN);
+		source_want(&p->err, EPOLLIN);
 		stdin_done(p);
 	}
-	if (p->state == DRAINING && !p->paused)
-		wake_at(p->drain_at < p->drain_end ? p->drain_at : p->drain_end);
+	if (p->state == DRAINING && !p->owed[0] && !p->owed[1])
+		wake_at(p->paused || p->drain_end < p->drain_at ? p->drain_end : p->drain_at);
 	if (p->state == EXITED && silent(p))
 		journal_trim(&p->j);
 }
 
-static void set_drain(struct proc *p)
+/* What is there to be read is the program's, however little of it fits now. */
+static u32 waiting(const struct source *s)
+{
+	int n = 0;
+	return s->fd >= 0 && ioctl(s->fd, FIONREAD, &n) == 0 && n > 0 ? (u32)n : 0;
+}
+
+static void begin_drain(struct proc *p)
 {
 	p->drain_at = now + QUIET_MS;
 	p->drain_end = now + DRAIN_MS;
+	p->drain_left = DRAIN_BYTES;
+	p->owed[0] = waiting(&p->out);
+	p->owed[1] = waiting(&p->err);
+}
+
+static void drained_by(struct proc *p, u32 *owed, u32 n)
+{
+	u32 due = n < *owed ? n : *owed, more = n - due;
+	*owed -= due;
+	p->drain_left -= more < p->drain_left ? more : p->drain_left;
 }
 
 /* The slowest reader holds the program up. */
@@ -105,8 +135,34 @@ void proc_resume(struct proc *p)
 	p->paused = false;
 	source_want(&p->out, EPOLLIN);
 	source_want(&p->err, EPOLLIN);
-	set_drain(p);
+	p->drain_at = now + QUIET_MS; /* its end stays where it is */
 	wake_at(p->drain_at);
+}
+
+/* Descendants of a program that has ended may go on writing: nobody will read it. */
+static void pass_over(struct source *s)
+{
+	static u8 chunk[CHUNK];
+	struct proc *p = s->owner;
+	ssize_t n = read(s->fd, chunk, sizeof chunk);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0)
+		return source_close(s);
+	source_want(s, 0);
+	p->pass_at = now + PASS_OVER_MS;
+	wake_at(p->pass_at);
+}
+
+static void pass_on(struct proc *p)
+{
+	if (p->state != EXITED || !p->pass_at)
+		return;
+	if (now < p->pass_at)
+		return wake_at(p->pass_at);
+	p->pass_at = 0;
+	source_want(&p->out, EPOLLIN);
+	source_want(&p->err, EPOLLIN);
 }
 
 /* One read; false when there is nothing more for now. */
@@ -115,19 +171,24 @@ static bool read_output(struct proc *p, struct source *s)
 	static u8 chunk[CHUNK];
 	if (s->fd < 0 || p->paused)
 		return false;
+	u32 *owed = p->owed + (s == &p->err);
 	u64 needed = attach_needs(p), room = needed == UINT64_MAX ? CHUNK : journal_room(&p->j, needed);
 	if (needed < p->j.head && room < 4096 && room < p->j.cap / 4) {
 		pause_output(p);
 		return false;
 	}
 	ssize_t n = read(s->fd, chunk, room < CHUNK ? room : CHUNK);
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+	if (n < 0 && errno == EINTR)
 		return false;
-	if (n <= 0) { /* the end, which a terminal calls EIO */
-		source_close(s);
+	if (n <= 0) {
+		*owed = 0; /* somebody in the sandbox may have read it */
+		if (n == 0 || errno != EAGAIN) /* the end, which a terminal calls EIO */
+			source_close(s);
 		return false;
 	}
 	journal_append(&p->j, s == &p->err ? 2 : 1, chunk, (u32)n);
+	if (p->state == DRAINING)
+		drained_by(p, owed, (u32)n);
 	p->drain_at = now + QUIET_MS;
 	return true;
 }
@@ -136,7 +197,10 @@ void on_output(struct source *s, u32 events)
 {
 	(void)events;
 	struct proc *p = s->owner;
-	read_output(p, s);
+	if (p->state == EXITED)
+		pass_over(s);
+	else
+		read_output(p, s);
 	maybe_exited(p);
 }
 
@@ -147,9 +211,9 @@ static void main_gone(struct proc *p, int status)
 	p->state = DRAINING;
 	p->status = status;
 	p->exited = wall;
-	set_drain(p);
+	begin_drain(p);
 	/* What it wrote is in the pipes already: in the usual case the exit is known in this very batch. */
-	for (int i = 0; i < 64 && (read_output(p, &p->out) | read_output(p, &p->err)); i++)
+	for (int i = 0; i < 64 && p->drain_left && (read_output(p, &p->out) | read_output(p, &p->err)); i++)
 		;
 	maybe_exited(p);
 }
@@ -188,62 +252,15 @@ void proc_orphaned(struct proc *p)
 		main_gone(p, SIGKILL);
 }
 
-/* ---- the end of trees ---- */
-
-static void kill_pass(struct proc *p)
-{
-	pid_t sup = p->killing && p->sup ? sup_pid(p->sup) : 0;
-	if (!sup)
-		return;
-	if (tree_signal(sup, SIGKILL, 0, NULL))
-		p->idle_passes = 0;
-	else if (++p->idle_passes > STUCK_MS)
-		kill(sup, SIGKILL); /* nothing left and no word of it: somebody stopped the supervisor */
-	wake_at(now + KILL_EVERY);
-}
-
-struct killer {
-	struct chan c;
-	u64 deadline;
-	char id[MAX_ID + 1];
-};
-
-static bool killer_pump(struct chan *c)
-{
-	struct killer *k = (struct killer *)c;
-	struct proc *p = proc_find(k->id);
-	bool alive = pool_leaving() || (p && p->sup); /* its output may still wait for a slow reader */
-	if (alive && now < k->deadline) {
-		wake_at(k->deadline);
-		return false;
-	}
-	w_frame(T_KILLED, c->id, "1", !alive);
-	chan_close(c);
-	return false;
-}
-
-static const struct chan_ops killer_ops = {.pump = killer_pump};
-
-int proc_kill(struct request *q)
-{
-	struct proc *p = q->proc;
-	struct killer *k = chan_open(sizeof *k, q->channel, 0, &killer_ops);
-	if (!k)
-		return ANSWERED;
-	strcpy(k->id, p->id);
-	k->deadline = now + q->n[0];
-	p->killing = p->sup != NULL;
-	p->idle_passes = 0;
-	kill_pass(p);
-	return ANSWERED;
-}
+/* ---- all of them ---- */
 
 void proc_tick(void)
 {
 	pool_tick();
+	ends_tick();
 	for (struct proc *p = procs; p; p = p->next) {
-		kill_pass(p);
 		maybe_exited(p);
+		pass_on(p);
 	}
 }
 

@@ -1,4 +1,5 @@
-/* The process record, shared by spawn.c (start), pool.c (supervisors), proc.c (life), attach.c (readers) and control.c (stdin, signals, sizes). */
+/* The process record, shared by spawn.c (start), pool.c (supervisors), proc.c (life), ends.c (kills, limits), attach.c (readers) and control.c (stdin,
+ * signals, sizes). */
 #ifndef PROC_H
 #define PROC_H
 #include "agent.h"
@@ -15,7 +16,9 @@ struct proc {
 	struct proc *next;
 	struct sup *sup; /* as long as anything of the tree lives */
 	struct attach *readers;
-	u64 hash, started, exited, drain_at, drain_end;
+	u64 hash, started, exited;
+	u64 drain_at, drain_end, pass_at;
+	u32 owed[2], drain_left; /* bytes of each stream that the program left in its pipe; bytes that others may add */
 	struct source out, err, in;
 	struct journal j;
 	u64 stdin_taken;
@@ -24,8 +27,10 @@ struct proc {
 	int status;
 	pid_t pid;
 	u32 uid, idle_passes;
-	u8 state, flags;
-	bool killing, paused;
+	u32 identity; /* the host's, of the request: what a start that is taken back is told from another by */
+	u64 left;     /* ms of its limit, if it is limited */
+	u8 state, flags, cause;
+	bool killing, paused, limited;
 	char id[MAX_ID + 1];
 	u16 label_len, argv_len;
 	u8 label[MAX_LABEL]; /* the host's, opaque; a repeated spawn does not change it */
@@ -39,6 +44,13 @@ void proc_failed(struct proc *, u8 stage, int err); /* it did not start; the rec
 void proc_resume(struct proc *);
 void on_output(struct source *, u32 events);
 void on_input(struct source *, u32 events);
+
+/* ends.c */
+bool proc_cancelled(const char *id); /* whether its start was taken back before it came */
+void limit_begin(struct proc *, u32 ms);
+u32 limit_left(const struct proc *);
+void limit_tick(void);
+void ends_tick(void);
 
 /* pool.c and sup.c: a supervisor is told what to run, and reports. */
 struct spec {

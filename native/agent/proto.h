@@ -15,7 +15,7 @@
 
 enum {
 	MAGIC_LEN = 8,
-	PROTOCOL_VERSION = 2,
+	PROTOCOL_VERSION = 3,
 	HEADER = 9,
 	MAX_PAYLOAD = 256 * 1024,
 	SPAWN_MAX = 1280 * 1024, /* of a SPAWN alone: a command line and environment of 1 MiB */
@@ -37,7 +37,7 @@ enum type {
 
 	/* host to agent */
 	T_PING = 16,
-	T_SPAWN = 17,       /* u32 credit, str label, spec (see sup.c): which process an id names is decided by the spec alone */
+	T_SPAWN = 17,       /* u32 credit, u32 identity, u32 limit ms or 0, str label, spec (see sup.c): which process an id names is decided by the spec alone */
 	T_ATTACH = 18,      /* str process, u64 cursor, u32 credit */
 	T_SIGNAL = 19,      /* str process, u8 signal, u8 scope */
 	T_KILL = 20,        /* str process, u32 wait ms */
@@ -45,6 +45,8 @@ enum type {
 	T_STDIN_CLOSE = 22, /* str process */
 	T_RESIZE = 23,      /* str process, u16 rows, u16 cols */
 	T_PROCESSES = 24,
+	T_CANCEL = 25, /* str process, u32 identity, u8 cause, u32 wait ms: an id that is not there yet is not to come any more */
+	T_LIMIT = 26,  /* str process, u32 ms left */
 	T_STAT = 32,    /* user, str path */
 	T_READ = 33,    /* user, u64 offset, u64 length, u32 credit, str path */
 	T_WRITE = 34,   /* user, u32 mode or -1, str path, bytes: a whole small file */
@@ -68,8 +70,8 @@ enum type {
 	T_SPAWNED = 67,   /* u32 pid, u64 started ms, u8 existed */
 	T_OUTPUT = 68,    /* u64 cursor, u8 stream (1, 2), u64 time ms, bytes */
 	T_TRUNCATED = 69, /* u64 from, u64 to: these bytes are gone */
-	T_EXIT = 70,      /* u8 signalled, u8 code or signal, u64 end cursor, u64 exited ms */
-	T_KILLED = 71,    /* u8 tree gone */
+	T_EXIT = 70,      /* u8 signalled, u8 code or signal, u64 end cursor, u64 exited ms, u8 ended by its limit, u8 tree alive */
+	T_KILLED = 71,    /* u8 tree gone, u8 what was met: enum met */
 	T_OFFSET = 72,    /* u64 accepted so far */
 	T_PROCESS = 73,   /* see attach.c */
 	T_STATED = 74,    /* see files.c */
@@ -89,6 +91,8 @@ enum code {
 };
 
 enum { SPAWN_TTY = 1, SPAWN_STDIN = 2 };
+enum cause { BY_ITSELF, BY_REQUEST, BY_LIMIT };            /* why a program ended */
+enum met { MET_NOTHING, MET_DESCENDANTS, MET_PROGRAM }; /* what there was to kill */
 enum { SCOPE_PROCESS = 0, SCOPE_GROUP = 1, SCOPE_TREE = 2 };
 enum { EVENT_CREATED = 1, EVENT_MODIFIED, EVENT_REMOVED, EVENT_RENAMED, EVENT_OVERFLOW };
 enum { ENDED_REMOVED = 1, ENDED_MOVED, ENDED_REPLACED, ENDED_UNMOUNTED };

@@ -83,6 +83,7 @@ static struct proc *new_proc(const struct request *q, const struct spec *s, u64 
 	u32 cap = s->capacity ? s->capacity : 1 << 20;
 	p->j.cap = cap < 4096 ? 4096 : cap > 16u << 20 ? 16u << 20 : (cap + 4095) / 4096 * 4096;
 	p->hash = hash;
+	p->identity = (u32)q->n[0];
 	p->started = wall;
 	p->uid = s->uid;
 	p->flags = s->flags;
@@ -126,6 +127,8 @@ int proc_spawn(struct request *q)
 	}
 	if (proc_forgotten(spec.id))
 		return refuse(q, E_CONFLICT, 0, "a process of this id has ended, and its output is not kept any more");
+	if (proc_cancelled(spec.id))
+		return refuse(q, E_CONFLICT, 0, "the start of this process was cancelled");
 	if (!admit() || !(p = new_proc(q, &spec, hash)))
 		return refuse(q, E_RESOURCES, 0, "too many processes");
 	if (!attach_open(q, p, 0, false)) {
@@ -136,6 +139,7 @@ int proc_spawn(struct request *q)
 	while (*end)
 		end = &(*end)->next;
 	*end = p;
+	limit_begin(p, (u32)q->n[1]);
 	if (!launch(p, &spec, q->rest))
 		proc_failed(p, STAGE_SETUP, errno);
 	return ANSWERED;

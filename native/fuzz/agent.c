@@ -121,10 +121,12 @@ static void put_body(u8 type)
 	switch (type) {
 	case T_CREDIT: return put(number(), 4);
 	case T_DATA: return put_noise(3000);
-	case T_SPAWN: put(credit, 4); put_text(path()); return put_spec();
+	case T_SPAWN: put(credit, 4); put(below(4), 4); put(below(2) ? 0 : below(5000), 4); put_text(path()); return put_spec();
 	case T_ATTACH: put_text(id()); put(below(2) ? 0 : number(), 8); return put(credit, 4);
 	case T_SIGNAL: put_text(id()); put(below(3) ? 0 + below(20) : random32(), 1); return put(below(4), 1);
 	case T_KILL: put_text(id()); return put(below(2) ? 5 : number(), 4);
+	case T_CANCEL: put_text(id()); put(below(4), 4); put(below(4), 1); return put(below(2) ? 5 : number(), 4);
+	case T_LIMIT: put_text(id()); return put(number(), 4);
 	case T_STDIN: put_text(id()); put(below(2) ? 0 : number(), 8); return put_noise(9000);
 	case T_STDIN_CLOSE: return put_text(id());
 	case T_RESIZE: put_text(id()); put(number(), 2); return put(number(), 2);
@@ -155,7 +157,7 @@ static bool aligned; /* no wrong length was said on this connection */
 
 static void put_frame(void)
 {
-	static const u8 types[] = {T_CREDIT, T_CLOSE, T_DATA, T_EOF, T_PING, T_SPAWN, T_SPAWN, T_SPAWN, T_ATTACH, T_SIGNAL, T_KILL, T_STDIN, T_STDIN_CLOSE, T_RESIZE,
+	static const u8 types[] = {T_CREDIT, T_CLOSE, T_DATA, T_EOF, T_PING, T_SPAWN, T_SPAWN, T_SPAWN, T_ATTACH, T_SIGNAL, T_KILL, T_CANCEL, T_LIMIT, T_STDIN, T_STDIN_CLOSE, T_RESIZE,
 	                           T_PROCESSES, T_STAT, T_READ, T_WRITE, T_UPLOAD, T_COMMIT, T_ABORT, T_LIST, T_MKDIR, T_RENAME, T_REMOVE, T_CHMOD, T_WATCH,
 	                           T_DIAL, T_LISTEN};
 	size_t start = length;

@@ -23,8 +23,15 @@ export type PtySize = typeof PtySize.Type
 
 const Argument = Schema.String.check(Schema.isPattern(/^[^\0]*$/, { message: "an argument has no NUL" }))
 
-/** Bytes of arguments and environment that Linux and every backend take. */
+/** Bytes of arguments and environment, each with its NUL, that every backend takes. Linux has a limit of its own for all, and more room. */
 export const maxArgumentBytes = 1024 * 1024
+/** How many of them; each also takes a pointer. */
+export const maxArguments = 65_536
+/** Bytes of one of them, without its NUL: Linux's MAX_ARG_STRLEN (execve(2)). */
+export const maxStringBytes = 128 * 1024 - 1
+/** Bytes of a path and of one name in it (PATH_MAX, NAME_MAX; path_resolution(7)). */
+export const maxPathBytes = 4095
+export const maxNameBytes = 255
 
 /** An absolute path inside a sandbox, without NUL. */
 export const SandboxPath = Schema.String.check(

@@ -273,6 +273,7 @@ export const make = Effect.gen(function* () {
     ListProcesses: (payload) => ask(payload, (actor) => actor.ListProcesses(payload)),
     SignalProcess: (payload) => ask(payload, (actor) => actor.SignalProcess(payload)),
     KillProcess: (payload) => ask(payload, (actor) => actor.KillProcess(payload)),
+    CancelProcess: (payload) => ask(payload, (actor) => actor.CancelProcess(payload)),
     WriteStdin: (payload) => ask(payload, (actor) => actor.WriteStdin(payload)),
     CloseStdin: (payload) => ask(payload, (actor) => actor.CloseStdin(payload)),
     ResizePty: (payload) => ask(payload, (actor) => actor.ResizePty(payload)),

@@ -220,6 +220,17 @@ const SignalProcess = Rpc.make("SignalProcess", {
 
 const KillProcess = Rpc.make("KillProcess", { payload: process, error: MachineOperationError })
 
+const CancelProcess = Rpc.make("CancelProcess", {
+  /**
+   * Takes a start back: `process` is what {@link RunProcess}, {@link ExecProcess} or {@link StartProcess} was or would have been
+   * asked, and whether that has arrived is of no account. What it started is killed with all its descendants; when it comes
+   * later it is a `Conflict`, for as long as the machine lives. A program that another request has given this id is left
+   * alone. In a sandbox that does not run it succeeds, and holds when the sandbox goes on. Repeating it is no error.
+   */
+  payload: { ...onMachine, process: ProcessSpec },
+  error: MachineOperationError
+})
+
 const WriteStdin = Rpc.make("WriteStdin", {
   payload: { ...process, offset: Offset, data: Chunk },
   success: Offset,
@@ -345,6 +356,7 @@ const changing = RpcGroup.make(
   StartProcess,
   SignalProcess,
   KillProcess,
+  CancelProcess,
   WriteStdin,
   CloseStdin,
   ResizePty,

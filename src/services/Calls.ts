@@ -61,6 +61,7 @@ export class Calls extends Context.Service<
 const allowedWhileDraining: ReadonlySet<string> = new Set([
   "SignalProcess",
   "KillProcess",
+  "CancelProcess",
   "WriteStdin",
   "CloseStdin",
   "WriteUpload",

@@ -41,6 +41,13 @@ export interface SpawnRequest {
   readonly pty: PtySize | undefined
   readonly stdin: boolean
   readonly journalBytes: number
+  /** What {@link MachineProcesses.cancel} tells this start from another of the same id by: a number below 2^32. */
+  readonly identity: number
+  /**
+   * Milliseconds after which the program and its descendants are ended. Whoever starts it does so in time; the machine
+   * does it a little later for a service that has died. Time frozen does not count.
+   */
+  readonly limitMillis?: number | undefined
   /** At most 256 bytes for the service itself, which {@link MachineProcesses.list} gives back. The sandbox may
    * read it. No part of the content that the id stands for: started again with another label, a process keeps its first. */
   readonly label?: string | undefined
@@ -50,7 +57,35 @@ export interface SpawnRequest {
 export interface ListedProcess extends ProcessInfo {
   /** What {@link SpawnRequest.label} was. A sandbox may have forged it. */
   readonly label?: string | undefined
+  readonly identity: number
+  /** What is left of {@link SpawnRequest.limitMillis}, as far as the machine knows. */
+  readonly leftMillis?: number | undefined
+  /** Whether it, or a descendant of it, is alive. */
+  readonly treeAlive: boolean
 }
+
+/** Of a listed process what everybody may know. */
+export const processInfoOf = ({
+  label: _,
+  identity: __,
+  leftMillis: ___,
+  treeAlive: ____,
+  ...info
+}: ListedProcess): ProcessInfo => info
+
+type Exited = Extract<ProcessEvent, { readonly _tag: "Exited" }>
+
+/** What a machine tells of a process; with its exit, whether descendants are alive. */
+export type MachineEvent = Exclude<ProcessEvent, Exited> | (Exited & { readonly treeAlive: boolean })
+
+/** A start: of which process, by which request. */
+export type Start = Pick<SpawnRequest, "processId" | "identity">
+
+/** Why a program is ended: somebody asked for it, or its time is up. */
+export type EndCause = "request" | "limit"
+
+/** What there was to end: the program, only descendants it left, or nothing of this start. */
+export type Ended = "program" | "descendants" | "nothing"
 
 /** The processes of a machine. */
 export interface MachineProcesses {
@@ -58,12 +93,16 @@ export interface MachineProcesses {
    * Starts a program and reads its journal from the beginning, in one round
    * trip: first `Started`, then output, last `Exited`. The same id with the
    * same content attaches to the process that exists, with another content, or
-   * when that process is kept no more, it is a {@link Conflict}: no id runs twice. A slow reader slows the program down. Ending the
-   * stream early leaves the process running.
+   * when that process is kept no more or its start was cancelled, it is a {@link Conflict}: no id runs twice. A slow reader
+   * slows the program down. Ending the stream early leaves the process running.
+   *
+   * `Exited` comes when the program has exited and its output is complete: what it had written by then, and what descendants
+   * add to it in at most a second and a MiB, or until they are silent; a slow reader moves neither end. Descendants
+   * live on, and what they write later is passed over.
    */
   readonly run: (
     request: SpawnRequest
-  ) => Stream.Stream<ProcessEvent, SpawnFailed | Conflict | ResourceExhausted | MachineError>
+  ) => Stream.Stream<MachineEvent, SpawnFailed | Conflict | ResourceExhausted | MachineError>
   /** Starts a program and returns at once. */
   readonly start: (
     request: SpawnRequest
@@ -72,13 +111,22 @@ export interface MachineProcesses {
   readonly attach: (
     processId: ProcessId,
     cursor: number
-  ) => Stream.Stream<ProcessEvent, NotFound | MachineError>
+  ) => Stream.Stream<MachineEvent, NotFound | MachineError>
   /** Running ones and those whose journals are still kept. */
   readonly list: Effect.Effect<ReadonlyArray<ListedProcess>, MachineError>
   /** Sends a signal to the process's whole group, or to the process alone. A process that ended is no error. */
   readonly signal: (processId: ProcessId, signal: Signal) => Effect.Effect<void, NotFound | MachineError>
   /** Kills the process and all its descendants, daemons included, and returns when none is left. */
   readonly kill: (processId: ProcessId) => Effect.Effect<void, NotFound | MachineError>
+  /**
+   * Takes a start back, whether or not it has arrived: what it started is killed with all its descendants, what it is
+   * starting is killed as well, and when it comes later it is a {@link Conflict}. A program that another start has given
+   * this id is left alone. {@link ResourceExhausted} when so many starts were taken back before
+   * they came that this one would be forgotten: then it may still come.
+   */
+  readonly cancel: (start: Start, cause: EndCause) => Effect.Effect<Ended, ResourceExhausted | MachineError>
+  /** Says how much of its limit a process has left, for {@link SpawnRequest.limitMillis}. */
+  readonly limit: (processId: ProcessId, leftMillis: number) => Effect.Effect<void, NotFound | MachineError>
   /**
    * Writes to standard input at a byte offset; returns the offset the process
    * has accepted up to. Bytes before that offset are taken as repeats. A gap is an {@link InvalidArgument}.

@@ -5,7 +5,7 @@
  * `run` is start, attach and cancel: losing an attachment kills nothing, and
  * interrupting the caller kills the process and all its descendants.
  */
-import { Cause, Data, Deferred, Effect, Exit, Option, Predicate, Stream } from "effect"
+import { Cause, Data, Deferred, Effect, Exit, Fiber, Option, Predicate, Stream } from "effect"
 import type { IsolationLevel } from "../domain/Capability.ts"
 import { CommandExit, InvalidResponse, Timeout } from "../domain/Errors.ts"
 import { type Generation, type LeaseId, ProcessId, type ReaderId, type SandboxId } from "../domain/Ids.ts"
@@ -148,7 +148,7 @@ class EndOfReading extends Data.TaggedError("EndOfReading") {}
 /** After how long what a paused sandbox did not take is offered to it again. */
 const pauseMillis = 250
 
-/** How far a run has come, as its caller knows. */
+/** How far a program has come, as its caller knows. */
 type RunState = "new" | "started" | "exited"
 
 const decodeSpec = decodeInput(ProcessSpec, "process")
@@ -157,7 +157,7 @@ const decodeSize = decodeInput(PtySize, "size")
 const decodeAttach = decodeInput(AttachOptions, "")
 
 const defaultTimeoutMillis = 60_000
-/** How long the end of a program is tried of which it is not known whether it began. */
+/** How long is waited for the end of a program of which it is not known whether it began. */
 const unknownEndMillis = 5_000
 const defaultMaxOutputBytes = 8 * 1024 * 1024
 
@@ -289,27 +289,23 @@ export const makeProcesses = (
       })
     )
 
-  /** Ends what a run leaves behind that did not come to its end. */
+  /** Ends what a call leaves behind that did not come to its end: what it started, or may have, or may still start. */
   const cleanUp = (spec: ProcessSpec, state: RunState, exit: Exit.Exit<unknown, unknown>) => {
     if (state === "exited") return Effect.void
-    if (state === "started") return Effect.ignore(kill(spec.processId))
-    const ending = Effect.ignore(killIfOurs(spec))
+    const ending = Effect.ignore(client.CancelProcess({ sandboxId, process: spec }))
     if (Exit.isSuccess(exit) || Exit.hasInterrupts(exit)) return ending
-    // A request that was refused started nothing; one whose outcome is not known may have, and the way there may be broken.
-    return hasUnknownOutcome(exit.cause)
-      ? Effect.asVoid(Effect.timeoutOption(ending, unknownEndMillis))
-      : Effect.void
+    if (state === "new" && !mayHaveStarted(exit.cause)) return Effect.void
+    // The way there may be broken: it is tried for longer than is waited for.
+    return Effect.flatMap(Effect.forkDetach(ending), (fiber) =>
+      Effect.asVoid(Effect.timeoutOption(Fiber.await(fiber), unknownEndMillis))
+    )
   }
 
-  const kill = (processId: ProcessId) => client.KillProcess({ sandboxId, processId })
-
-  /** Kills a process of which it is not known whether it began: its id may be that of another program. */
-  const killIfOurs = Effect.fnUntraced(function* ({ processId, argv }: ProcessSpec) {
-    const processes = yield* client.ListProcesses({ sandboxId })
-    const found = processes.find((process) => process.processId === processId)
-    const same = found?.argv.length === argv.length && found.argv.every((part, index) => part === argv[index])
-    if (same) yield* kill(processId)
-  })
+  /** Starts a program of which, when this is interrupted or fails, nothing stays. */
+  const startOf = (spec: ProcessSpec) =>
+    Effect.onExit(client.StartProcess({ sandboxId, process: spec }), (exit) =>
+      Exit.isSuccess(exit) ? Effect.void : cleanUp(spec, "new", exit)
+    )
 
   const run = Effect.fnUntraced(function* <E, R>(
     argv: ReadonlyArray<string>,
@@ -326,7 +322,7 @@ export const makeProcesses = (
 
   const start = Effect.fnUntraced(function* (argv: ReadonlyArray<string>, options: StartOptions) {
     const spec = yield* specOf(argv, options, { stdin: options.stdin ?? false })
-    return makeProcess(client, sandboxId, yield* client.StartProcess({ sandboxId, process: spec }))
+    return makeProcess(client, sandboxId, yield* startOf(spec))
   })
 
   const refOf = Effect.fnUntraced(function* (id: string) {
@@ -373,7 +369,7 @@ export const makeProcesses = (
       }) {
         const held = background === true ? {} : { lease }
         const spec = yield* specOf(argv, options, { stdin: true, pty: yield* decodeSize(size), ...held })
-        return makePty(client, sandboxId, yield* client.StartProcess({ sandboxId, process: spec }))
+        return makePty(client, sandboxId, yield* startOf(spec))
       }),
       connect: Effect.fn("Sandbox.pty.connect")((id: string) =>
         Effect.map(refOf(id), (ref) => makePty(client, sandboxId, ref))
@@ -382,9 +378,10 @@ export const makeProcesses = (
   }
 }
 
-const hasUnknownOutcome = (cause: Cause.Cause<unknown>): boolean => {
+/** Whether a start that failed may have happened all the same. */
+const mayHaveStarted = (cause: Cause.Cause<unknown>): boolean => {
   const error = Option.getOrUndefined(Cause.findErrorOption(cause))
-  return Predicate.hasProperty(error, "outcome") && error.outcome === "unknown"
+  return !Predicate.hasProperty(error, "outcome") || error.outcome !== "not-started"
 }
 
 const resultOf = Effect.fnUntraced(function* (

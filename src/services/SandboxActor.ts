@@ -7,22 +7,18 @@
  * record. When it goes away (the service ends, or the shard moves) its machine
  * stays, and the next actor takes the machine over.
  */
-import { Array as Arr, Clock, Effect, Fiber, type Metric, Stream } from "effect"
+import { Array as Arr, Clock, Effect, Fiber, type Metric, type Pull as Pulls, Stream } from "effect"
 import { ClusterSchema, Entity, type Sharding } from "effect/cluster"
 import { Rpc } from "effect/rpc"
-import { InvalidArgument, Timeout } from "../domain/Errors.ts"
+import { type Answers, Conflict, type InvalidArgument, Timeout } from "../domain/Errors.ts"
 import { groupOf, type ProcessId, SandboxId } from "../domain/Ids.ts"
-import {
-  type AttachOptions,
-  maxArgumentBytes,
-  type ProcessEvent,
-  type ProcessSpec
-} from "../domain/Process.ts"
+import type { AttachOptions, ProcessEvent, ProcessSpec } from "../domain/Process.ts"
 import { type Expiry, SandboxInfo, type SandboxSpec, type UpdateRequest } from "../domain/Sandbox.ts"
 import { LifecycleError, SandboxOperations } from "../rpc/SandboxRpcs.ts"
+import { checkSpawn } from "./actor/Arguments.ts"
 import { makeAttachments } from "./actor/Attachments.ts"
 import { type Bounds, makeBounds } from "./actor/Bounds.ts"
-import { type Deadlines, makeDeadlines } from "./actor/Deadlines.ts"
+import { type Endings, makeEndings } from "./actor/Endings.ts"
 import { makeExecs } from "./actor/Execs.ts"
 import { watchExpiries } from "./actor/Expiries.ts"
 import { makeJournal } from "./actor/Journal.ts"
@@ -31,7 +27,7 @@ import { makeReach } from "./actor/Reach.ts"
 import { infoOf, spawnRequest } from "./actor/Requests.ts"
 import { makeBound } from "./actor/Retention.ts"
 import { Leases } from "./Leases.ts"
-import type { Machine, SpawnRequest } from "./Machine.ts"
+import { type Machine, type MachineEvent, processInfoOf, type SpawnRequest } from "./Machine.ts"
 import { SandboxStore } from "./SandboxStore.ts"
 import * as ServiceMetrics from "./ServiceMetrics.ts"
 
@@ -61,6 +57,7 @@ const defaultGraceMillis = 5_000
 const defaultListLimit = 10_000
 
 type Reader = Pick<AttachOptions, "maxOutputBytes" | "keep">
+type Pull<A, E> = Pulls.Pull<Arr.NonEmptyReadonlyArray<A>, E>
 
 /** Keeps the actor, if it is needed, until what is returned is run. */
 const keptAlive = Effect.fnUntraced(function* (isNeeded: boolean) {
@@ -83,13 +80,29 @@ const make = Effect.gen(function* () {
     metric.updateUnsafe(byteLength, context)
   const journal = yield* makeJournal(record)
   const attachments = yield* makeAttachments
-  const deadlines: Deadlines = yield* makeDeadlines(
-    (processId) => Effect.ignore(endProcess(processId)),
-    (processId) => hasEnded(processId)
+  /** Waits until the sandbox runs, or never will again. */
+  const running = journal.changes.pipe(
+    Stream.takeUntil(({ status }) => status === "running" || status === "killed"),
+    Stream.runDrain
   )
-  const bounds: Bounds = yield* makeBounds(record, deadlines, (processId) =>
-    Effect.ignore(killProcess(processId))
-  )
+  const endings: Endings = yield* makeEndings({
+    cancel: (start, cause) => use("end a program", {}, (machine) => machine.processes.cancel(start, cause)),
+    ended: ({ processId }, cause) =>
+      cause === "limit"
+        ? Effect.ignore(journal.write({}, [{ _tag: "ProcessTimedOut", processId }]), { log: "Warn" })
+        : Effect.void,
+    running
+  })
+  const bounds: Bounds = yield* makeBounds(record, {
+    // What could not be done yet is tried again.
+    end: (start, cause) => Effect.ignore(endings.end(start, cause), { log: "Warn" }),
+    tell: (processId, left) =>
+      Effect.andThen(
+        running,
+        // Without it a machine whose service has died is only less exact.
+        Effect.ignore(use("limit a program", {}, (machine) => machine.processes.limit(processId, left)))
+      )
+  })
   const lifecycle = yield* makeLifecycle(journal, bounds, yield* keptAlive(record.status !== "killed"))
   const execs = yield* makeExecs(attachments)
   const { activity, counted, use, source, read } = yield* makeReach(id, lifecycle, attachments)
@@ -101,49 +114,60 @@ const make = Effect.gen(function* () {
 
   const info = Effect.sync(() => infoOf(journal.current()))
 
-  /** Whether a process runs no more, or cannot be asked because its machine does not. */
-  const hasEnded = (processId: ProcessId) =>
-    use("look at a process", {}, (machine) => machine.processes.list).pipe(
-      Effect.map((list) => list.every((info) => info.processId !== processId || info.exit !== undefined)),
-      Effect.orElseSucceed(() => true)
-    )
-
-  const killProcess = (processId: ProcessId) =>
-    use("end a process", {}, (machine) => machine.processes.kill(processId))
-
-  /** A process ran into its time limit. */
-  const endProcess = (processId: ProcessId) =>
-    Effect.andThen(killProcess(processId), journal.write({}, [{ _tag: "ProcessTimedOut", processId }]))
-
-  /** A process's events for one reader, the process's bounds and the reader's applied. */
+  /** A process's events for one reader, the reader's bound applied. */
   const observe =
-    (process: Pick<ProcessSpec, "processId" | "timeoutMillis" | "lease">, { maxOutputBytes, keep }: Reader) =>
-    <E>(events: Stream.Stream<ProcessEvent, E>): Stream.Stream<ProcessEvent, E> =>
+    (processId: ProcessId, { maxOutputBytes, keep }: Reader) =>
+    <E>(events: Stream.Stream<MachineEvent, E>): Stream.Stream<ProcessEvent, E> =>
       Stream.transformPull(events, (pull) =>
         Effect.sync(() => {
           const bound = makeBound(maxOutputBytes ?? Number.POSITIVE_INFINITY, keep)
-          const see = (event: ProcessEvent) => {
+          const see = (event: MachineEvent) => {
             if (event._tag === "Output") count(ServiceMetrics.outputBytes, event.data)
-            return bound(event._tag === "Exited" ? { ...event, ...bounds.end(process.processId) } : event)
+            if (event._tag !== "Exited") return bound(event)
+            const { treeAlive, ...exited } = event
+            bounds.exited(processId, treeAlive)
+            return bound(exited)
           }
-          const next: typeof pull = Effect.flatMap(pull, (arrived) => {
-            // It begins with its start, if that is in it.
-            const begun = arrived[0]._tag === "Started" ? bounds.begin(process) : Effect.void
-            return Effect.flatMap(begun, () => {
-              const seen = arrived.flatMap(see)
-              return Arr.isArrayNonEmpty(seen) ? Effect.succeed(seen) : next
-            })
+          const next: Pull<ProcessEvent, E> = Effect.flatMap(pull, (arrived) => {
+            const seen = arrived.flatMap(see)
+            return Arr.isArrayNonEmpty(seen) ? Effect.succeed(seen) : next
           })
           return next
         })
       )
 
+  /** What a machine is asked to start; refused before it hears of it when no kernel could, or when the start was taken back. */
   const spawn = (process: ProcessSpec) =>
-    Effect.as(checkArguments(process), spawnRequest(journal.current().spec, process))
+    Effect.suspend((): Effect.Effect<SpawnRequest, Conflict | InvalidArgument> => {
+      const request = spawnRequest(journal.current().spec, process)
+      const { processId } = process
+      return endings.isDue(request)
+        ? Effect.fail(new Conflict({ kind: "process", id: processId, reason: "its start was cancelled" }))
+        : Effect.as(checkSpawn(request), request)
+    })
+
+  /** Bounds what is started from now on; what comes of it when that fails. */
+  const bound = (process: ProcessSpec, request: SpawnRequest) =>
+    Effect.map(
+      bounds.begin(request, process),
+      (begun) => (error: Answers) =>
+        Effect.sync(() => {
+          if (begun && error.outcome === "not-started") bounds.refused(process.processId)
+        })
+    )
 
   /** Runs a program for a reader. */
   const run = (process: ProcessSpec, reader: Reader, request: SpawnRequest) => (machine: Machine) =>
-    observe(process, reader)(machine.processes.run(request))
+    Stream.unwrap(
+      Effect.map(bound(process, request), (failed) =>
+        Stream.tapError(observe(process.processId, reader)(machine.processes.run(request)), failed)
+      )
+    )
+
+  const start = (process: ProcessSpec, request: SpawnRequest) => (machine: Machine) =>
+    Effect.flatMap(bound(process, request), (failed) =>
+      Effect.tapError(machine.processes.start(request), failed)
+    )
 
   return SandboxActor.of({
     Wake: () => lifecycle.awake,
@@ -193,12 +217,9 @@ const make = Effect.gen(function* () {
         )
       ),
     StartProcess: ({ payload }) =>
-      Effect.gen(function* () {
-        const request = yield* spawn(payload.process)
-        const started = yield* use("start a process", payload, (machine) => machine.processes.start(request))
-        yield* bounds.begin(payload.process)
-        return started
-      }),
+      Effect.flatMap(spawn(payload.process), (request) =>
+        use("start a process", payload, start(payload.process, request))
+      ),
     AttachProcess: ({ payload: { processId, attach, ...handle } }) =>
       execs.rest(
         processId,
@@ -206,15 +227,14 @@ const make = Effect.gen(function* () {
         read(
           "attach to a process",
           handle,
-          (machine) =>
-            observe({ processId }, attach)(machine.processes.attach(processId, attach.cursor ?? 0)),
+          (machine) => observe(processId, attach)(machine.processes.attach(processId, attach.cursor ?? 0)),
           attach.idleMillis
         )
       ),
     ListProcesses: ({ payload }) =>
       Effect.map(
         use("list processes", payload, (machine) => machine.processes.list),
-        (processes) => processes.map(({ label: _, ...info }) => info)
+        (processes) => processes.map(processInfoOf)
       ),
     SignalProcess: ({ payload }) =>
       use("signal a process", payload, (machine) =>
@@ -222,6 +242,10 @@ const make = Effect.gen(function* () {
       ),
     KillProcess: ({ payload }) =>
       use("kill a process", payload, (machine) => machine.processes.kill(payload.processId)),
+    CancelProcess: ({ payload: { process, generation } }) =>
+      generation !== undefined && generation !== journal.current().generation
+        ? Effect.void
+        : endings.end(spawnRequest(journal.current().spec, process), "request"),
     WriteStdin: ({ payload }) =>
       use("write to a process", payload, (machine) =>
         machine.processes.writeStdin(payload.processId, payload.offset, payload.data)
@@ -280,17 +304,6 @@ export const layer = SandboxActor.toLayer(make, {
   // Otherwise a defect in one handler would run the requests of other callers a second time.
   disableFatalDefects: true
 })
-
-const encoder = new TextEncoder()
-
-const checkArguments = (process: ProcessSpec): Effect.Effect<void, InvalidArgument> => {
-  const env = Object.entries(process.env ?? {}).map(([name, value]) => `${name}=${value}`)
-  let bytes = 0
-  for (const text of [...process.argv, ...env]) bytes += encoder.encode(text).byteLength + 1
-  if (bytes <= maxArgumentBytes) return Effect.void
-  const reason = `arguments and environment have ${bytes} bytes, at most ${maxArgumentBytes} are possible; pass large input by a file or standard input`
-  return Effect.fail(new InvalidArgument({ field: "process.argv", reason }))
-}
 
 const endOf = (ttl: Expiry | null, now: number): number | undefined =>
   ttl === null ? undefined : now + ttl.afterMillis

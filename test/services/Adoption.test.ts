@@ -28,6 +28,7 @@ const sleeper = (name: string, label: string | undefined): SpawnRequest => ({
   user: "user",
   pty: undefined,
   stdin: false,
+  identity: 0,
   journalBytes: 65536,
   label
 })

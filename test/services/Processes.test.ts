@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Fiber } from "effect"
 import { BackendFailed, Connection } from "../../src/domain/Errors.ts"
-import { Generation, ProcessId, ReaderId, SandboxId, UploadId } from "../../src/domain/Ids.ts"
-import type { ProcessInfo } from "../../src/domain/Process.ts"
+import { ProcessId, ReaderId, SandboxId, UploadId } from "../../src/domain/Ids.ts"
+import type { ProcessSpec } from "../../src/domain/Process.ts"
 import type { StartError } from "../../src/rpc/SandboxRpcs.ts"
 import { makeSandbox } from "../../src/services/Sandbox.ts"
 import { absent } from "./absent.ts"
@@ -15,50 +15,45 @@ const ids = {
   upload: () => UploadId.make("u")
 }
 
-const running = (argv: ReadonlyArray<string>): ProcessInfo => ({
-  processId,
-  generation: Generation.make(1),
-  pid: 7,
-  argv,
-  user: "user",
-  pty: false,
-  startedAt: 1,
-  oldest: 0,
-  end: 0
-})
-
-/** The ids that are killed when a run of `sleep 5` fails, and what runs meanwhile. */
-const killedBy = Effect.fnUntraced(function* (error: StartError, argv: ReadonlyArray<string>) {
-  const killed: Array<string> = []
+/** The starts that are taken back when a run of `sleep 5` ends so. */
+const takenBack = Effect.fnUntraced(function* (
+  run: Effect.Effect<never, StartError>
+): Effect.fn.Return<ReadonlyArray<Pick<ProcessSpec, "processId" | "argv">>> {
+  const starts: Array<ProcessSpec> = []
   const sandbox = makeSandbox(
     {
       ...absent,
-      ExecProcess: () => Effect.fail(error),
-      ListProcesses: () => Effect.succeed([running(argv)]),
-      KillProcess: (payload) => Effect.sync(() => void killed.push(payload.processId))
+      ExecProcess: () => run,
+      StartProcess: () => run,
+      CancelProcess: (payload) => Effect.sync(() => void starts.push(payload.process))
     },
     sandboxId,
     ids,
     undefined
   )
-  assert.strictEqual(yield* Effect.flip(sandbox.process.run(["sleep", "5"])), error)
-  return killed
+  for (const call of [sandbox.process.run(["sleep", "5"]), sandbox.process.start(["sleep", "5"])]) {
+    const fiber = yield* Effect.forkChild(call, { startImmediately: true })
+    yield* Fiber.interrupt(fiber)
+  }
+  return starts.map(({ processId, argv }) => ({ processId, argv }))
 })
 
-describe("a run that fails", () => {
+describe("a program whose call does not come to its end", () => {
   const lost = new Connection({ reason: "lost", outcome: "unknown" })
   const refused = new BackendFailed({ backend: "b", operation: "o", reason: "no", outcome: "not-started" })
+  const start: Pick<ProcessSpec, "processId" | "argv"> = { processId, argv: ["sleep", "5"] }
 
-  it.effect("ends its program when it may have begun, and no other of that id", () =>
+  it.effect("has its start taken back when the call is interrupted, or may have happened", () =>
     Effect.gen(function* () {
-      assert.deepStrictEqual(yield* killedBy(lost, ["sleep", "5"]), ["p"])
-      assert.deepStrictEqual(yield* killedBy(lost, ["another"]), [])
+      assert.deepStrictEqual(yield* takenBack(Effect.never), [start, start])
+      assert.deepStrictEqual(yield* takenBack(Effect.fail(lost)), [start, start])
+      assert.deepStrictEqual(yield* takenBack(Effect.die(new Error("a defect"))), [start, start])
     })
   )
 
-  it.effect("looks for nothing when nothing has begun", () =>
+  it.effect("is left alone when it is known that nothing was started", () =>
     Effect.gen(function* () {
-      assert.deepStrictEqual(yield* killedBy(refused, ["sleep", "5"]), [])
+      assert.deepStrictEqual(yield* takenBack(Effect.fail(refused)), [])
     })
   )
 })

@@ -26,6 +26,7 @@ export const absent: Client = {
   ListProcesses: nothing,
   SignalProcess: nothing,
   KillProcess: nothing,
+  CancelProcess: nothing,
   WriteStdin: nothing,
   CloseStdin: nothing,
   ResizePty: nothing,

@@ -56,6 +56,19 @@ export interface SpawnSpec extends Ids {
    * another label, it is the same process and keeps its first.
    */
   readonly label: string
+  /** What {@link AgentClient.cancel} tells this start from another of the same id by. */
+  readonly identity: number
+  /** Milliseconds that it and its descendants may take; undefined: no limit. The agent enforces it later, and alone. */
+  readonly limitMillis: number | undefined
+}
+
+/** A start that is taken back. */
+export type Cancelled = Pick<SpawnSpec, "processId" | "identity">
+
+/** What there was to kill, and whether nothing of it is left. */
+export interface Killing {
+  readonly treeGone: boolean
+  readonly met: "nothing" | "descendants" | "program"
 }
 
 /** What a reader of a process receives: first `Spawned`, last `Exit`. */
@@ -93,6 +106,19 @@ export interface AgentClient {
     waitMillis: number,
     deadlineMillis: number
   ) => Effect.Effect<boolean, AgentError>
+  /** Takes a start back: as {@link kill} what is there, and what is not is not started when it comes. */
+  readonly cancel: (
+    start: Cancelled,
+    cause: keyof typeof P.endCauses,
+    waitMillis: number,
+    deadlineMillis: number
+  ) => Effect.Effect<Killing, AgentError>
+  /** Says how much of its limit a process has left. */
+  readonly limit: (
+    processId: string,
+    leftMillis: number,
+    deadlineMillis: number
+  ) => Effect.Effect<void, AgentError>
   /** Offers bytes from an offset; returns the offset accepted up to, waiting while there is no room at all. */
   readonly writeStdin: (
     processId: string,
@@ -249,8 +275,16 @@ const collectOn =
       request.tag
     )
 
+/** A limit as the wire has it: one that is longer than 49 days is none to the agent. */
+const wireMillis = (millis: number | undefined): number => {
+  const whole = Math.ceil(millis ?? 0)
+  return whole < P.noLimit ? whole : 0
+}
+
 const spawnFields = (spec: SpawnSpec, credit: number) => ({
   credit,
+  identity: spec.identity,
+  limitMillis: wireMillis(spec.limitMillis),
   label: spec.label,
   flags: (spec.tty === undefined ? 0 : P.spawnFlags.tty) | (spec.stdin ? P.spawnFlags.stdin : 0),
   uid: spec.uid,
@@ -321,6 +355,13 @@ const makeClient = ({ session, hello }: Opened): AgentClient => {
       done(P.SendSignal, { processId, signal, scope: P.signalScopes[scope] }, deadline),
     kill: (processId, waitMillis, deadline) =>
       Effect.map(call(P.Kill, { processId, waitMillis }, P.Killed, deadline), (reply) => reply.treeGone),
+    cancel: ({ processId, identity }, cause, waitMillis, deadline) =>
+      Effect.map(
+        call(P.Cancel, { processId, identity, cause: P.endCauses[cause], waitMillis }, P.Killed, deadline),
+        ({ treeGone, met }) => ({ treeGone, met: P.met[met] ?? "nothing" })
+      ),
+    limit: (processId, leftMillis, deadline) =>
+      done(P.Limit, { processId, leftMillis: wireMillis(leftMillis) }, deadline),
     writeStdin: (processId, offset, data, deadline) =>
       Effect.map(
         call(P.Stdin, { processId, offset, data: data.subarray(0, maxWriteBytes) }, P.Offset, deadline),

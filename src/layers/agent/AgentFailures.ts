@@ -9,6 +9,7 @@ import {
   type FileFailure,
   InvalidArgument,
   NotFound,
+  ResourceExhausted,
   SpawnFailed,
   type SpawnFailure,
   Timeout
@@ -57,6 +58,12 @@ export const spawnError = (
   if (error.code === "conflict") return new Conflict({ kind: "process", id: processId, reason: error.reason })
   return new SpawnFailed({ reason: spawnReasons[error.code] ?? "other", program, detail: error.reason })
 }
+
+/** Why a start could not be taken back. */
+export const cancelError = (error: AgentError, asked: Asked): ResourceExhausted | Unreachable =>
+  error._tag === "AgentFailed" && error.code === "resources"
+    ? new ResourceExhausted({ resource: "cancelled starts", reason: error.reason })
+    : unreachable(error, asked)
 
 /** Why nothing could be done with a process. */
 export const processError = (error: AgentError, processId: string, asked: Asked): NotFound | Unreachable =>

@@ -5,16 +5,24 @@ import { constants } from "node:os"
 import { Effect, Stream } from "effect"
 import { InvalidArgument, Timeout } from "../../domain/Errors.ts"
 import { ProcessId } from "../../domain/Ids.ts"
-import { type ExitStatus, type ProcessEvent, type ProcessInfo, signalNumbers } from "../../domain/Process.ts"
+import { type ExitStatus, signalNumbers } from "../../domain/Process.ts"
 import type { User } from "../../domain/Sandbox.ts"
-import type { ListedProcess, MachineProcesses, SpawnRequest } from "../../services/Machine.ts"
+import {
+  type ListedProcess,
+  type MachineEvent,
+  type MachineProcesses,
+  processInfoOf,
+  type SpawnRequest
+} from "../../services/Machine.ts"
 import type { AgentClient, Ids, ProcessMessage, SpawnSpec } from "./AgentClient.ts"
-import { offsetError, processError, spawnError, unreachable } from "./AgentFailures.ts"
+import { cancelError, offsetError, processError, spawnError, unreachable } from "./AgentFailures.ts"
 import type { MachineFacts } from "./AgentMachine.ts"
-import { type ReplyOf, spawnFlags } from "./Protocol.ts"
+import { noLimit, type ReplyOf, spawnFlags } from "./Protocol.ts"
 
 /** How long a tree may take to die before the caller is told that it does not. */
 const killMillis = 10_000
+
+const stillAlive = new Timeout({ limit: "transport", millis: killMillis, outcome: "unknown" })
 
 /** The ids of a sandbox's two users. */
 export const idsOf = (user: User): Ids => (user === "root" ? { uid: 0, gid: 0 } : { uid: 1000, gid: 1000 })
@@ -38,12 +46,14 @@ const toSpec = (request: SpawnRequest): SpawnSpec => ({
   tty: request.pty,
   stdin: request.stdin || request.pty !== undefined,
   journalBytes: request.journalBytes,
-  label: request.label ?? ""
+  label: request.label ?? "",
+  identity: request.identity,
+  limitMillis: request.limitMillis
 })
 
 const toEvent =
   (facts: MachineFacts) =>
-  (message: ProcessMessage): ProcessEvent => {
+  (message: ProcessMessage): MachineEvent => {
     switch (message._tag) {
       case "Spawned":
         return {
@@ -69,7 +79,8 @@ const toEvent =
           status: statusOf(message.signalled, message.value),
           cursor: message.cursor,
           at: message.at,
-          timedOut: false
+          timedOut: message.timedOut,
+          treeAlive: message.treeAlive
         }
     }
   }
@@ -85,10 +96,11 @@ const toInfo = (facts: MachineFacts, process: ReplyOf<"Process">): ListedProcess
   ...(process.exited ? { exit: statusOf(process.signalled, process.value) } : {}),
   oldest: process.oldest,
   end: process.end,
-  label: process.label === "" ? undefined : process.label
+  label: process.label === "" ? undefined : process.label,
+  identity: process.identity,
+  leftMillis: process.leftMillis === noLimit ? undefined : process.leftMillis,
+  treeAlive: process.treeAlive
 })
-
-const withoutLabel = ({ label: _, ...info }: ListedProcess): ProcessInfo => info
 
 /** The operations on processes. */
 export const makeProcesses = (client: AgentClient, facts: MachineFacts): MachineProcesses => {
@@ -119,7 +131,7 @@ export const makeProcesses = (client: AgentClient, facts: MachineFacts): Machine
       const started = yield* Effect.mapError(client.spawn(toSpec(request), millis), spawnFailure(request))
       if (started.existed) {
         const existing = (yield* list).find((info) => info.processId === request.processId)
-        if (existing !== undefined) return withoutLabel(existing)
+        if (existing !== undefined) return processInfoOf(existing)
       }
       return {
         processId: request.processId,
@@ -140,12 +152,19 @@ export const makeProcesses = (client: AgentClient, facts: MachineFacts): Machine
       ),
     signal: (processId, signal) =>
       onProcess("signal", processId, client.signal(processId, signalNumbers[signal], "group", millis)),
+    cancel: (start, cause) =>
+      client.cancel(start, cause, killMillis, killMillis + millis).pipe(
+        Effect.mapError((error) => cancelError(error, asked("cancel"))),
+        Effect.flatMap(({ treeGone, met }) => (treeGone ? Effect.succeed(met) : Effect.fail(stillAlive)))
+      ),
+    limit: (processId, leftMillis) =>
+      onProcess("limit", processId, client.limit(processId, leftMillis, millis)),
     kill: (processId) =>
       client.kill(processId, killMillis, killMillis + millis).pipe(
         Effect.mapError((error) => processError(error, processId, asked("kill"))),
         Effect.filterOrFail(
           (treeGone) => treeGone,
-          () => new Timeout({ limit: "transport", millis: killMillis, outcome: "unknown" })
+          () => stillAlive
         ),
         Effect.asVoid
       ),

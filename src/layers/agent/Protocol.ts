@@ -5,7 +5,7 @@
 import { bool, i64, message, rest, strings, text, token, u8, u16, u32, u64 } from "./Message.ts"
 
 /** What both sides must agree on. */
-export const protocolVersion = 2
+export const protocolVersion = 3
 
 /** Channels from here on are opened by the agent. */
 export const firstAgentChannel = 0x8000_0000
@@ -41,6 +41,9 @@ export const Ping = message("Ping", 16, {})
 export const spawnFlags = { tty: 1, stdin: 2 } as const
 export const Spawn = message("Spawn", 17, {
   credit: u32,
+  identity: u32,
+  /** 0 is none. */
+  limitMillis: u32,
   label: text,
   flags: u8,
   ...user,
@@ -63,6 +66,11 @@ export const Stdin = message("Stdin", 21, { processId: text, offset: u64, data: 
 export const StdinClose = message("StdinClose", 22, { processId: text })
 export const Resize = message("Resize", 23, { processId: text, rows: u16, cols: u16 })
 export const Processes = message("Processes", 24, {})
+
+/** Why a program was ended. */
+export const endCauses = { request: 1, limit: 2 } as const
+export const Cancel = message("Cancel", 25, { processId: text, identity: u32, cause: u8, waitMillis: u32 })
+export const Limit = message("Limit", 26, { processId: text, leftMillis: u32 })
 export const Stat = message("Stat", 32, { ...user, path: text })
 export const Read = message("Read", 33, { ...user, offset: u64, length: u64, credit: u32, path: text })
 
@@ -89,6 +97,9 @@ export const Watch = message("Watch", 48, { ...user, recursive: bool, credit: u3
 export const Dial = message("Dial", 49, { credit: u32, family: u8, port: u16 })
 export const Listen = message("Listen", 50, { credit: u32, port: u16 })
 
+/** In {@link Process}: it has no limit. */
+export const noLimit = 0xffff_ffff
+
 // Agent to host.
 const stat = { type: u8, mode: u32, size: u64, uid: u32, gid: u32, modifiedAt: i64, target: text }
 
@@ -103,8 +114,18 @@ export const End = message("End", 66, { truncated: bool })
 export const Spawned = message("Spawned", 67, { pid: u32, startedAt: u64, existed: bool })
 export const Output = message("Output", 68, { cursor: u64, stream: u8, at: u64, data: rest })
 export const Truncated = message("Truncated", 69, { from: u64, to: u64 })
-export const Exit = message("Exit", 70, { signalled: bool, value: u8, cursor: u64, at: u64 })
-export const Killed = message("Killed", 71, { treeGone: bool })
+export const Exit = message("Exit", 70, {
+  signalled: bool,
+  value: u8,
+  cursor: u64,
+  at: u64,
+  timedOut: bool,
+  treeAlive: bool
+})
+export const Killed = message("Killed", 71, { treeGone: bool, met: u8 })
+
+/** What {@link Killed} has met, by number. */
+export const met = ["nothing", "descendants", "program"] as const
 export const Offset = message("Offset", 72, { offset: u64 })
 export const Process = message("Process", 73, {
   processId: text,
@@ -119,6 +140,9 @@ export const Process = message("Process", 73, {
   oldest: u64,
   end: u64,
   treeAlive: bool,
+  identity: u32,
+  /** Of its limit; {@link noLimit} when it has none. */
+  leftMillis: u32,
   label: text,
   /** As much as the agent keeps. */
   argv: strings
@@ -147,6 +171,8 @@ export const requests = [
   StdinClose,
   Resize,
   Processes,
+  Cancel,
+  Limit,
   Stat,
   Read,
   Write,

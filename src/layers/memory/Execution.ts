@@ -9,16 +9,17 @@
 import { Duration, Effect } from "effect"
 import type { ProcessId } from "../../domain/Ids.ts"
 import type { ExitStatus, ProcessInfo } from "../../domain/Process.ts"
-import type { ListedProcess, SpawnRequest } from "../../services/Machine.ts"
+import type { EndCause, ListedProcess, SpawnRequest } from "../../services/Machine.ts"
 import type { Kernel } from "./Kernel.ts"
 import { Output, Pipe } from "./OpenFile.ts"
 import type { Process } from "./Process.ts"
 import { Terminal } from "./Terminal.ts"
 import { Wakeup } from "./Wakeup.ts"
 
-/** How long an orphaned output must be quiet to count as complete, and the longest wait for that, in milliseconds. */
+/** How long an orphaned output must be quiet to count as complete, the longest wait for that, in milliseconds, and the most bytes. */
 const quietMillis = 100
 const drainMillis = 1000
+const drainBytes = 1024 * 1024
 
 /** Room for standard input that the program has not read. */
 const stdinBytes = 128 * 1024
@@ -48,6 +49,10 @@ export class Execution {
   /** How the first process ended, once it has. */
   status: ExitStatus | undefined = undefined
   exitedAt = 0
+  /** Why its first process was ended, if it was. */
+  endedBy: EndCause | undefined = undefined
+  /** What is left of its limit, and since when that runs; undefined: it has none. */
+  private limit: { leftMillis: number; since: number } | undefined = undefined
   /** Whether its output is complete, too. */
   finished = false
   /** Changes when a process of it ends. */
@@ -72,6 +77,19 @@ export class Execution {
     this.stdinPipe =
       request.pty === undefined && request.stdin ? new Pipe(kernel.schedule, stdinBytes) : undefined
     this.stdin = makeStdin(this.terminal, this.stdinPipe)
+    if (request.limitMillis !== undefined) this.setLimit(request.limitMillis)
+  }
+
+  /** Says how much of its limit is left now. */
+  setLimit(leftMillis: number): void {
+    this.limit = { leftMillis, since: this.kernel.now() }
+  }
+
+  /** What is left of its limit; undefined when it has none. Time frozen does not count. */
+  get leftMillis(): number | undefined {
+    if (this.limit === undefined) return undefined
+    const ran = this.kernel.paused ? 0 : this.kernel.now() - this.limit.since
+    return Math.max(0, this.limit.leftMillis - ran)
   }
 
   /** The first process has ended. */
@@ -84,19 +102,21 @@ export class Execution {
     else this.finish()
   }
 
-  /** Waits until what holds the output open has been quiet; the silence of a program that a slow reader holds up does not count. */
+  /**
+   * Waits until what holds the output open has been quiet, or for the longest; the silence of a program that a slow
+   * reader holds up does not count as quiet. All that the first process wrote is in the journal already.
+   */
   private readonly drain: Effect.Effect<void> = Effect.suspend(() => {
-    let deadline = this.kernel.now() + drainMillis
+    const deadline = this.kernel.now() + drainMillis
+    const { journal } = this.output
+    const limit = journal.end + drainBytes
     const look: Effect.Effect<void> = Effect.flatMap(
       this.kernel.clock.sleep(Duration.millis(quietMillis)),
       () => {
         const now = this.kernel.now()
         if (this.finished) return Effect.void
-        if (this.output.journal.room() <= 0) {
-          deadline = now + drainMillis
-          return look
-        }
-        if (now - this.wroteAt < quietMillis && now < deadline) return look
+        const quiet = journal.room() > 0 && now - this.wroteAt >= quietMillis
+        if (!quiet && now < deadline && journal.end < limit) return look
         this.finish()
         return Effect.void
       }
@@ -107,7 +127,7 @@ export class Execution {
   private finish(): void {
     if (this.finished) return
     this.finished = true
-    this.output.wakeup.notify()
+    this.output.complete()
     this.stdin?.wakeup.notify()
     this.kernel.executionFinished(this)
   }
@@ -129,7 +149,13 @@ export class Execution {
   }
 
   listed(): ListedProcess {
-    return { ...this.info(), label: this.request.label }
+    return {
+      ...this.info(),
+      label: this.request.label,
+      identity: this.request.identity,
+      leftMillis: this.leftMillis,
+      treeAlive: this.alive.size > 0
+    }
   }
 }
 

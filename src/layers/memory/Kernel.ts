@@ -3,23 +3,37 @@
  * and the programs it knows. Plain state changed by plain code; only the programs
  * themselves are fibers.
  */
-import { Cause, type Clock, type Context, Effect, Exit, type Fiber, type Random, Result } from "effect"
+import {
+  Cause,
+  type Clock,
+  type Context,
+  Duration,
+  Effect,
+  Exit,
+  type Fiber,
+  type Random,
+  Result
+} from "effect"
 import type { SpawnFailure } from "../../domain/Errors.ts"
 import type { Generation, ProcessId } from "../../domain/Ids.ts"
 import type { ExitStatus, Signal } from "../../domain/Process.ts"
 import { signalNumbers } from "../../domain/Process.ts"
 import type { Limits } from "../../domain/Sandbox.ts"
+import type { EndCause, Ended } from "../../services/Machine.ts"
 import type { Execution } from "./Execution.ts"
 import type { FileTree } from "./FileTree.ts"
 import { allowed, decode, encode, type FifoNode, SEARCH } from "./Inode.ts"
 import type { Listener } from "./Network.ts"
 import { Fifo, type OpenFile } from "./OpenFile.ts"
 import { Process, type Program } from "./Process.ts"
-import { type Schedule, Wakeup } from "./Wakeup.ts"
+import { type Schedule, Wakeup, waitFor } from "./Wakeup.ts"
 
 /** Finished programs whose journals are kept, and the bytes of those journals. */
 const keptExecutions = 256
 const keptBytes = 16 * 1024 * 1024
+
+/** How much later than their limits programs are ended that no service looks after. */
+const laterMillis = 1000
 
 /** Memory a process counts for before it asks for any. */
 const processBytes = 512 * 1024
@@ -74,6 +88,10 @@ export class Kernel {
   /** Changes when processes may go on. */
   readonly thawed: Wakeup
   cpuMicros = 0
+  /** Starts that were taken back before they came. */
+  readonly cancelled = new Set<ProcessId>()
+  /** Whether a service holds the machine. */
+  isHeld: () => boolean = () => true
   private readonly fifos = new WeakMap<FifoNode, Fifo>()
   private readonly fibers = new Set<Fiber.Fiber<unknown, unknown>>()
   private nextPid = 2
@@ -276,17 +294,50 @@ export class Kernel {
     return members.length
   }
 
-  /** Kills a program with all its descendants. */
-  kill(execution: Execution): void {
+  /** Kills a program with all its descendants; tells what there was to kill. */
+  kill(execution: Execution, cause: EndCause = "request"): Ended {
+    if (execution.alive.size === 0) return "nothing"
+    const ended = execution.status === undefined ? "program" : "descendants"
+    if (ended === "program") execution.endedBy ??= cause
     for (const process of [...execution.alive]) this.signal(process, "SIGKILL")
+    return ended
+  }
+
+  /** No service holds the machine any more: programs are ended a little after their limits. */
+  abandoned(): void {
+    for (const execution of this.executions.values()) {
+      if (execution.leftMillis !== undefined && execution.alive.size > 0) this.fork(this.outlived(execution))
+    }
+  }
+
+  /** Ends a program after its limit, unless a service has come, which does that itself. */
+  private outlived(execution: Execution): Effect.Effect<void> {
+    return Effect.gen({ self: this }, function* () {
+      while (execution.alive.size > 0 && !this.isHeld()) {
+        if (this.paused) yield* waitFor(this.thawed, () => (this.paused ? undefined : true))
+        const { leftMillis } = execution
+        if (leftMillis === 0) return void this.kill(execution, "limit")
+        yield* this.clock.sleep(Duration.millis((leftMillis ?? 0) + laterMillis))
+      }
+    })
+  }
+
+  /** What is left of the limits of all programs, before the machine is paused or after it goes on. */
+  private settleLimits(): void {
+    for (const execution of this.executions.values()) {
+      const { leftMillis } = execution
+      if (leftMillis !== undefined) execution.setLimit(leftMillis)
+    }
   }
 
   pause(): void {
+    if (!this.paused) this.settleLimits()
     this.paused = true
   }
 
   resume(): void {
     if (!this.paused) return
+    this.settleLimits()
     this.paused = false
     this.thawed.notify()
     for (const process of [...this.processes.values()]) {

@@ -4,8 +4,14 @@
 import { Cause, Effect, Result, Stream } from "effect"
 import { Conflict, InvalidArgument, NotFound, ResourceExhausted, SpawnFailed } from "../../domain/Errors.ts"
 import type { ProcessId } from "../../domain/Ids.ts"
-import { maxArgumentBytes, type ProcessEvent, type Signal } from "../../domain/Process.ts"
-import type { MachineError, MachineProcesses, SpawnRequest } from "../../services/Machine.ts"
+import { maxArgumentBytes, type Signal } from "../../domain/Process.ts"
+import type {
+  MachineError,
+  MachineEvent,
+  MachineProcesses,
+  SpawnRequest,
+  Start
+} from "../../services/Machine.ts"
 import { Execution } from "./Execution.ts"
 import { encode, uidOf } from "./Inode.ts"
 import type { JournalReader } from "./Journal.ts"
@@ -17,6 +23,9 @@ import { waitFor } from "./Wakeup.ts"
 
 /** Programs that may run at one time, as the agent allows. */
 const maxRunning = 1024
+
+/** Starts taken back before they came that are remembered, as the agent does. */
+const maxCancelled = 16_384
 
 export const makeProcesses = (calls: Calls): MachineProcesses => {
   const { machine } = calls
@@ -34,6 +43,10 @@ export const makeProcesses = (calls: Calls): MachineProcesses => {
     if (existing !== undefined) {
       if (isSame(existing.request, request)) return existing
       const reason = "this id belongs to another program"
+      return yield* new Conflict({ kind: "process", id: request.processId, reason })
+    }
+    if (kernel.cancelled.has(request.processId)) {
+      const reason = "the start of this process was cancelled"
       return yield* new Conflict({ kind: "process", id: request.processId, reason })
     }
     const started = startExecution(calls, request)
@@ -74,7 +87,23 @@ export const makeProcesses = (calls: Calls): MachineProcesses => {
     kill: (processId) =>
       calls.call(
         "kill",
-        Effect.map(find(processId), (execution) => kernel.kill(execution))
+        Effect.map(find(processId), (execution) => void kernel.kill(execution))
+      ),
+    cancel: (start, cause) =>
+      calls.call(
+        "cancel",
+        Effect.suspend(() => {
+          const execution = kernel.executions.get(start.processId)
+          if (execution === undefined) return Effect.as(remember(start), "nothing" as const)
+          const ended =
+            execution.request.identity === start.identity ? kernel.kill(execution, cause) : "nothing"
+          return Effect.succeed(ended)
+        })
+      ),
+    limit: (processId, leftMillis) =>
+      calls.call(
+        "limit",
+        Effect.map(find(processId), (execution) => execution.setLimit(leftMillis))
       ),
     writeStdin: (processId, offset, data) =>
       calls.call(
@@ -102,6 +131,15 @@ export const makeProcesses = (calls: Calls): MachineProcesses => {
           return Effect.void
         })
       )
+  }
+
+  function remember({ processId }: Start): Effect.Effect<void, ResourceExhausted> {
+    if (kernel.cancelled.size >= maxCancelled && !kernel.cancelled.has(processId)) {
+      const reason = "too many starts were cancelled that never came"
+      return Effect.fail(new ResourceExhausted({ resource: "cancelled starts", reason }))
+    }
+    kernel.cancelled.add(processId)
+    return Effect.void
   }
 
   function send(execution: Execution, signal: Signal): void {
@@ -205,8 +243,8 @@ const openReader = (calls: Calls, execution: Execution, cursor: number) => {
     wakeup.notify()
   })
 
-  const take = (): ReadonlyArray<ProcessEvent> => {
-    const events: Array<ProcessEvent> = []
+  const take = (): ReadonlyArray<MachineEvent> => {
+    const events: Array<MachineEvent> = []
     if (!started) {
       started = true
       events.push({
@@ -229,13 +267,14 @@ const openReader = (calls: Calls, execution: Execution, cursor: number) => {
         status: execution.status,
         cursor: journal.end,
         at: execution.exitedAt,
-        timedOut: false
+        timedOut: execution.endedBy === "limit",
+        treeAlive: execution.alive.size > 0
       })
     }
     return events
   }
 
-  const next = waitFor(wakeup, (): ReadonlyArray<ProcessEvent> | Cut | undefined => {
+  const next = waitFor(wakeup, (): ReadonlyArray<MachineEvent> | Cut | undefined => {
     if (cut !== undefined) return cut
     const events = take()
     return events.length > 0 ? events : undefined
@@ -246,7 +285,7 @@ const openReader = (calls: Calls, execution: Execution, cursor: number) => {
       ? Cause.done()
       : Effect.flatMap(
           next,
-          (found): Effect.Effect<readonly [ProcessEvent, ...Array<ProcessEvent>], Cut | Cause.Done> => {
+          (found): Effect.Effect<readonly [MachineEvent, ...Array<MachineEvent>], Cut | Cause.Done> => {
             if (!isEvents(found)) return Effect.fail(found)
             const [first, ...rest] = found
             return first === undefined ? Cause.done() : Effect.succeed([first, ...rest])
@@ -264,7 +303,7 @@ const openReader = (calls: Calls, execution: Execution, cursor: number) => {
   }
 }
 
-const isEvents = (found: ReadonlyArray<ProcessEvent> | Cut): found is ReadonlyArray<ProcessEvent> =>
+const isEvents = (found: ReadonlyArray<MachineEvent> | Cut): found is ReadonlyArray<MachineEvent> =>
   Array.isArray(found)
 
 // --- standard input -------------------------------------------------------------

@@ -23,6 +23,8 @@ export type FaultPoint =
   | "processes"
   | "signal"
   | "kill"
+  | "cancel"
+  | "limit"
   | "stdin"
   | "resize"
   | "files"

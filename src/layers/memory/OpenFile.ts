@@ -157,6 +157,7 @@ export class Output {
   onClosed: () => void = () => {}
   /** Descriptors' files not yet closed. */
   private openStreams = 0
+  private isComplete = false
 
   constructor(capacity: number, schedule: Schedule, now: () => number) {
     this.journal = new Journal(capacity)
@@ -169,8 +170,15 @@ export class Output {
     return this.openStreams > 0
   }
 
+  /** Nothing is added any more: what is written from now on is passed over. */
+  complete(): void {
+    this.isComplete = true
+    this.wakeup.notify()
+  }
+
   /** Takes what fits. */
   write(stream: OutputStream, data: Uint8Array): number {
+    if (this.isComplete) return data.length
     const count = this.journal.write(stream, this.now(), data)
     if (count > 0) {
       this.wakeup.notify()

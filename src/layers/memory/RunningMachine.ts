@@ -28,6 +28,7 @@ export class RunningMachine {
   constructor(sandboxId: SandboxId, kernel: Kernel, leaseMillis: number | undefined) {
     this.sandboxId = sandboxId
     this.kernel = kernel
+    kernel.isHeld = () => this.holders > 0
     this.leaseMillis = leaseMillis
     this.memoryLimitBytes = kernel.limits.memoryBytes
     this.uploads = new Uploads(kernel.tree)
@@ -60,6 +61,7 @@ export class RunningMachine {
   }
 
   private beginLease(): void {
+    this.kernel.abandoned()
     if (this.leaseMillis === undefined || this.exit !== undefined) return
     this.kernel.fork(
       Effect.map(this.kernel.clock.sleep(Duration.millis(this.leaseMillis)), () => {

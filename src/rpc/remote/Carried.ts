@@ -90,6 +90,7 @@ export const carried = (link: Effect.Effect<Link, Lost | Refused>): Carrier => {
     ListProcesses: (payload) => call((client) => client.ListProcesses(payload)),
     SignalProcess: (payload) => call((client) => client.SignalProcess(payload)),
     KillProcess: (payload) => call((client) => client.KillProcess(payload)),
+    CancelProcess: (payload) => call((client) => client.CancelProcess(payload)),
     WriteStdin: (payload) => call((client) => client.WriteStdin(payload)),
     CloseStdin: (payload) => call((client) => client.CloseStdin(payload)),
     ResizePty: (payload) => call((client) => client.ResizePty(payload)),

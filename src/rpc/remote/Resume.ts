@@ -135,6 +135,7 @@ export const resume = (carrier: Carrier, options: ResumeOptions): Client => {
     SignalProcess: (payload) =>
       (repeatableSignals.has(payload.signal) ? again : once)(carrier.SignalProcess)(payload),
     KillProcess: again(carrier.KillProcess),
+    CancelProcess: again(carrier.CancelProcess),
     // Names its offset: what has arrived is acknowledged and not taken twice.
     WriteStdin: again(carrier.WriteStdin),
     CloseStdin: again(carrier.CloseStdin),

@@ -23,6 +23,9 @@ export const isAbort = (exit: Exit.Exit<unknown, unknown>): boolean =>
 const isRead = (rpc: Rpc.AnyWithProps): boolean =>
   RpcSchema.isStreamSchema(rpc.successSchema) || rpc._tag === "ExecProcess"
 
+/** Calls that end programs: for them there is room of their own, so that a caller who has filled all other can end what fills it. */
+const endings: ReadonlySet<string> = new Set(["KillProcess", "CancelProcess"])
+
 /** Calls that go on without their connection, at one time. */
 const maxOrphans = 1_000
 /** How long each of them may. */
@@ -70,7 +73,8 @@ const make = (limits: Limits) =>
           const reason = `${rpc._tag} needs a token of scope ${needed}`
           return watch(Effect.fail(new PolicyDenied({ policy: "scope", reason })))
         }
-        if (session.running >= limits.requestsPerConnection) {
+        const room = limits.requestsPerConnection * (endings.has(rpc._tag) ? 2 : 1)
+        if (session.running >= room) {
           const reason = `${session.running} calls of this connection are under way`
           return Effect.fail(new ResourceExhausted({ resource: "calls", reason, retryAfterMillis: 100 }))
         }

@@ -1,22 +1,32 @@
 /**
- * What bounds a process from outside: its time limit, and the lease of the
+ * What bounds a program from outside: its time limit, and the lease of the
  * client that wants it.
+ *
+ * They bound all that was started from the moment its start is accepted, before
+ * the machine hears of it and whether or not anybody reads its events. The
+ * limit stays until nothing of it is left; the lease until the program itself
+ * has exited: what it leaves behind is nobody's to hold.
  */
-import { Clock, Effect } from "effect"
+import { Effect, FiberHandle, Schedule } from "effect"
 import type { LeaseId, Owner, ProcessId, SandboxId } from "../../domain/Ids.ts"
 import type { ProcessSpec } from "../../domain/Process.ts"
 import { Leases } from "../Leases.ts"
-import type { Machine } from "../Machine.ts"
-import type { Deadlines } from "./Deadlines.ts"
+import type { EndCause, Machine, Start } from "../Machine.ts"
+import { makeDeadlines } from "./Deadlines.ts"
 import { readLabel } from "./Label.ts"
 
-/** The bounds of a machine's processes. */
+/** The bounds of a machine's programs. */
 export interface Bounds {
-  /** Begins to bound a process that has started. Bounds that have begun stay as they are. */
-  readonly begin: (process: Pick<ProcessSpec, "processId" | "timeoutMillis" | "lease">) => Effect.Effect<void>
-  /** Forgets a process that has ended; tells whether its time limit ended it. */
-  readonly end: (processId: ProcessId) => { readonly timedOut: boolean }
-  /** Bounds again what an adopted machine runs, as its labels say. */
+  /** Begins to bound what is about to be started. Bounds that have begun stay as they are; tells whether these have begun now. */
+  readonly begin: (
+    start: Start,
+    bounds: Pick<ProcessSpec, "timeoutMillis" | "lease">
+  ) => Effect.Effect<boolean>
+  /** Forgets what was not started after all. */
+  readonly refused: (processId: ProcessId) => void
+  /** A program has exited; whether something that came from it is alive. */
+  readonly exited: (processId: ProcessId, treeAlive: boolean) => void
+  /** Bounds again what an adopted machine runs, as far as it knows; tries until the machine has said. */
   readonly restore: (machine: Machine) => Effect.Effect<void>
   /** Lets no time pass while the machine is paused. */
   readonly suspend: Effect.Effect<void>
@@ -25,65 +35,119 @@ export interface Bounds {
   readonly clear: Effect.Effect<void>
 }
 
-/** The bounds of one sandbox's processes; `kill` is how a lapsed lease ends one. */
+interface Bounded {
+  readonly start: Start
+  lease: LeaseId | undefined
+}
+
+const backoff = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("5 seconds")])
+
+/** What bounds need of the sandbox. */
+export interface BoundsOptions {
+  /** Ends a program whose time is up or whose lease has lapsed. */
+  readonly end: (start: Start, cause: EndCause) => Effect.Effect<void>
+  /** Tells the machine, once it runs, how much of its limit a program has left. */
+  readonly tell: (processId: ProcessId, leftMillis: number) => Effect.Effect<void>
+}
+
+/** The bounds of one sandbox's programs. */
 export const makeBounds = Effect.fnUntraced(function* (
   sandbox: { readonly id: SandboxId; readonly owner: Owner },
-  deadlines: Deadlines,
-  kill: (processId: ProcessId) => Effect.Effect<void>
+  { end, tell }: BoundsOptions
 ) {
   const leases = yield* Leases
   const { id, owner } = sandbox
-  const held = new Map<ProcessId, LeaseId>()
+  const bounded = new Map<ProcessId, Bounded>()
+  const restoring = yield* FiberHandle.make()
+  const telling = yield* FiberHandle.make()
 
-  const hold = (processId: ProcessId, lease: LeaseId) => {
-    held.set(processId, lease)
-    // Not before it lapses: a machine is adopted while its actor is still being made.
-    const release = Effect.suspend(() => kill(processId))
-    return leases.hold(owner, lease, `${id}/${processId}`, release)
+  const nameOf = (processId: ProcessId) => `${id}/${processId}`
+
+  const letGo = (processId: ProcessId, one: Bounded) => {
+    if (one.lease !== undefined) leases.drop(owner, one.lease, nameOf(processId))
+    one.lease = undefined
   }
 
-  const begin: Bounds["begin"] = ({ processId, timeoutMillis, lease }) =>
+  const forget = (processId: ProcessId) => {
+    const one = bounded.get(processId)
+    if (one === undefined) return
+    deadlines.cancel(processId)
+    letGo(processId, one)
+    bounded.delete(processId)
+  }
+
+  const deadlines = yield* makeDeadlines((processId) =>
     Effect.suspend(() => {
+      const one = bounded.get(processId)
+      if (one === undefined) return Effect.void
+      return Effect.andThen(
+        end(one.start, "limit"),
+        Effect.sync(() => forget(processId))
+      )
+    })
+  )
+
+  const begin: Bounds["begin"] = (start, { timeoutMillis, lease }) =>
+    Effect.suspend(() => {
+      const { processId } = start
+      if ((timeoutMillis === undefined && lease === undefined) || bounded.has(processId)) {
+        return Effect.succeed(false)
+      }
+      bounded.set(processId, { start, lease })
       if (timeoutMillis !== undefined) deadlines.start(processId, timeoutMillis)
-      return lease === undefined || held.has(processId) ? Effect.void : hold(processId, lease)
+      if (lease === undefined) return Effect.succeed(true)
+      // Not before it lapses: a machine is adopted while its actor is still being made.
+      const release = Effect.suspend(() => end(start, "request"))
+      return Effect.as(leases.hold(owner, lease, nameOf(processId), release), true)
     })
 
-  const letGo = (processId: ProcessId) => {
-    const lease = held.get(processId)
-    if (lease !== undefined) leases.drop(owner, lease, `${id}/${processId}`)
-    held.delete(processId)
-  }
+  const readFrom = Effect.fnUntraced(function* (machine: Machine) {
+    for (const { processId, identity, exit, label, leftMillis, treeAlive } of yield* machine.processes.list) {
+      if (!treeAlive) continue
+      const timeoutMillis = leftMillis === undefined ? undefined : Math.max(1, leftMillis)
+      const lease = exit === undefined ? readLabel(label).lease : undefined
+      yield* begin({ processId, identity }, { timeoutMillis, lease })
+    }
+  })
 
   const bounds: Bounds = {
     begin,
-    end: (processId) => {
-      deadlines.cancel(processId)
-      letGo(processId)
-      return { timedOut: deadlines.expired(processId) }
+    refused: forget,
+    exited: (processId, treeAlive) => {
+      const one = bounded.get(processId)
+      if (one === undefined) return
+      if (treeAlive) letGo(processId, one)
+      else forget(processId)
     },
     suspend: deadlines.suspend,
-    resume: deadlines.resume,
-    clear: Effect.andThen(
-      deadlines.clear,
-      Effect.sync(() => [...held.keys()].forEach(letGo))
-    ),
-    restore: Effect.fnUntraced(
-      function* (machine) {
-        const now = yield* Clock.currentTimeMillis
-        const processes = yield* machine.processes.list
-        yield* Effect.forEach(
-          processes.filter((process) => process.exit === undefined),
-          ({ processId, label, startedAt }) => {
-            const { lease, timeoutMillis } = readLabel(label)
-            const left =
-              timeoutMillis === undefined ? undefined : Math.max(1, timeoutMillis - (now - startedAt))
-            return begin({ processId, lease, timeoutMillis: left })
-          },
-          { discard: true }
+    // The machine cannot know how long it stood still.
+    resume: Effect.andThen(
+      deadlines.resume,
+      FiberHandle.run(
+        telling,
+        Effect.suspend(() =>
+          Effect.forEach(deadlines.left(), ([processId, left]) => tell(processId, Math.max(1, left)), {
+            discard: true
+          })
         )
-      },
-      (restored) => Effect.ignore(restored)
-    )
+      )
+    ),
+    clear: Effect.andThen(
+      Effect.andThen(FiberHandle.clear(restoring), FiberHandle.clear(telling)),
+      Effect.sync(() => {
+        for (const processId of [...bounded.keys()]) forget(processId)
+      })
+    ),
+    restore: (machine) =>
+      readFrom(machine).pipe(
+        Effect.catch((error) =>
+          Effect.andThen(
+            Effect.logWarning(`the time limits of ${id} are not known yet`, error),
+            FiberHandle.run(restoring, Effect.retry(readFrom(machine), backoff).pipe(Effect.ignore))
+          )
+        ),
+        Effect.asVoid
+      )
   }
   return bounds
 })

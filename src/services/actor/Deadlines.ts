@@ -15,52 +15,42 @@ interface Deadline {
 
 /** The running limits, by process. */
 export interface Deadlines {
-  /** Calls `expire` once the process has run for `millis`. A process that has a limit keeps it. */
+  /** Calls `expire` once so many milliseconds have passed. A process that has a limit keeps it. */
   readonly start: (processId: ProcessId, millis: number) => void
-  /** Forgets a process that has ended. */
+  /** Forgets a process of which nothing is left. */
   readonly cancel: (processId: ProcessId) => void
-  /** Whether the process was ended by its limit. */
-  readonly expired: (processId: ProcessId) => boolean
+  /** What is left of the limits. */
+  readonly left: () => ReadonlyArray<readonly [ProcessId, number]>
   readonly suspend: Effect.Effect<void>
   readonly resume: Effect.Effect<void>
   /** Forgets all: the machine is gone. */
   readonly clear: Effect.Effect<void>
 }
 
-/**
- * No limits yet. `expire` is run in the present scope, once for each process
- * that ran into its limit; one that `hasEnded` by then, with nobody attached to notice, did not.
- */
+/** No limits yet. `expire` is run in the present scope, once for each process whose time is up. */
 export const makeDeadlines = Effect.fnUntraced(function* (
-  expire: (processId: ProcessId) => Effect.Effect<void>,
-  hasEnded: (processId: ProcessId) => Effect.Effect<boolean> = () => Effect.succeed(false)
+  expire: (processId: ProcessId) => Effect.Effect<void>
 ) {
   const alarms = yield* makeAlarms
   const fork = yield* FiberSet.makeRuntime<never, void>()
   const deadlines = new Map<ProcessId, Deadline>()
-  const expired = new Set<ProcessId>()
   const clock = yield* Clock.Clock
-
-  /** The time of a process is up: unless it had ended by then, it is ended. */
-  const end = (processId: ProcessId, deadline: Deadline) =>
-    Effect.flatMap(hasEnded(processId), (ended) => {
-      // It was cancelled meanwhile, or suspended: then it comes back when time runs again.
-      if (deadlines.get(processId) !== deadline || deadline.since === undefined) return Effect.void
-      deadlines.delete(processId)
-      if (ended) return Effect.void
-      expired.add(processId)
-      return expire(processId)
-    })
 
   const run = (processId: ProcessId, deadline: Deadline) => {
     deadline.since = clock.currentTimeMillisUnsafe()
-    deadline.cancel = alarms.set(deadline.remainingMillis, () => fork(end(processId, deadline)))
+    deadline.cancel = alarms.set(deadline.remainingMillis, () => {
+      deadlines.delete(processId)
+      fork(expire(processId))
+    })
   }
 
   const stop = (deadline: Deadline) => {
     deadline.cancel?.()
     deadline.cancel = undefined
   }
+
+  const remaining = ({ remainingMillis, since }: Deadline, now: number) =>
+    Math.max(0, remainingMillis - (since === undefined ? 0 : now - since))
 
   const result: Deadlines = {
     start: (processId, millis) => {
@@ -75,12 +65,14 @@ export const makeDeadlines = Effect.fnUntraced(function* (
       stop(deadline)
       deadlines.delete(processId)
     },
-    expired: (processId) => expired.has(processId),
+    left: () => {
+      const now = clock.currentTimeMillisUnsafe()
+      return Array.from(deadlines, ([processId, deadline]) => [processId, remaining(deadline, now)] as const)
+    },
     suspend: Effect.sync(() => {
       const now = clock.currentTimeMillisUnsafe()
       for (const deadline of deadlines.values()) {
-        if (deadline.since === undefined) continue
-        deadline.remainingMillis = Math.max(0, deadline.remainingMillis - (now - deadline.since))
+        deadline.remainingMillis = remaining(deadline, now)
         deadline.since = undefined
         stop(deadline)
       }
@@ -93,7 +85,6 @@ export const makeDeadlines = Effect.fnUntraced(function* (
     clear: Effect.sync(() => {
       for (const deadline of deadlines.values()) stop(deadline)
       deadlines.clear()
-      expired.clear()
     })
   }
   return result

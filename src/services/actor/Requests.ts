@@ -1,6 +1,7 @@
 /**
  * From what is recorded and asked to what a machine and a caller are given.
  */
+import { Hash } from "effect"
 import type { ProcessSpec } from "../../domain/Process.ts"
 import type { SandboxInfo, SandboxSpec } from "../../domain/Sandbox.ts"
 import type { SpawnRequest } from "../Machine.ts"
@@ -11,6 +12,13 @@ import { labelOf } from "./Label.ts"
 const home = { user: "/home/user", root: "/root" } as const
 const path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 const defaultJournalBytes = 1024 * 1024
+
+/**
+ * What tells a start from another of the same process id: what is to run and how, by number. How long and for whom
+ * it may run is no part of it.
+ */
+export const identityOf = ({ argv, env, cwd, user, pty, stdin, journalBytes }: ProcessSpec): number =>
+  Hash.string(JSON.stringify([argv, env, cwd, user, pty, stdin, journalBytes])) >>> 0
 
 /** A program to start in a sandbox of this specification, every default filled in. */
 export const spawnRequest = (spec: SandboxSpec, process: ProcessSpec): SpawnRequest => {
@@ -35,6 +43,8 @@ export const spawnRequest = (spec: SandboxSpec, process: ProcessSpec): SpawnRequ
     pty: process.pty,
     stdin: process.stdin ?? false,
     journalBytes: process.journalBytes ?? defaultJournalBytes,
+    identity: identityOf(process),
+    limitMillis: process.timeoutMillis,
     label: labelOf(process)
   }
 }

@@ -126,7 +126,7 @@ describe("a session", () => {
     withFake((client, agent) =>
       Effect.gen(function* () {
         const call = yield* fork(Effect.flip(client.ping(1000)))
-        agent.say(P.Killed.encode(agent.channel, { treeGone: true }))
+        agent.say(P.Killed.encode(agent.channel, { treeGone: true, met: 0 }))
         assert.deepInclude(yield* Fiber.join(call), { _tag: "AgentLost" })
         assert.strictEqual(
           (yield* client.closed).reason,
@@ -177,7 +177,16 @@ describe("a session", () => {
         while (taken < 400_000) yield* Effect.yieldNow
         yield* Effect.yieldNow
         assert.strictEqual(granted(), 400_000)
-        agent.say(P.Exit.encode(channel, { signalled: false, value: 0, cursor: 400_000, at: 0 }))
+        agent.say(
+          P.Exit.encode(channel, {
+            signalled: false,
+            value: 0,
+            cursor: 400_000,
+            at: 0,
+            timedOut: false,
+            treeAlive: false
+          })
+        )
         yield* Fiber.join(reader)
       })
     )

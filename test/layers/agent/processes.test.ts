@@ -1,6 +1,7 @@
+import { setTimeout } from "node:timers/promises"
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Schema, Stream } from "effect"
-import { outputWindowBytes } from "../../../src/layers/agent/AgentClient.ts"
+import { type AgentClient, outputWindowBytes, type SpawnSpec } from "../../../src/layers/agent/AgentClient.ts"
 import {
   collect,
   connectTo,
@@ -317,6 +318,165 @@ describe("killing", () => {
   )
 })
 
+describe("taking a start back", () => {
+  const met = (client: AgentClient, start: SpawnSpec, cause: "request" | "limit" = "request") =>
+    client.cancel(start, cause, deadline, deadline)
+  const refusal = (client: AgentClient, spec: SpawnSpec) =>
+    Effect.map(
+      Effect.flip(client.spawn(spec, deadline)),
+      (error) => error._tag === "AgentFailed" && [error.code, error.reason]
+    )
+
+  it.effect("before it comes makes that it never starts anything, for whatever is asked under its id", () =>
+    withAgent((client, { home }) =>
+      Effect.gen(function* () {
+        const spec = sh(`touch ${home}/ran`, { identity: 1 })
+        assert.deepStrictEqual(yield* met(client, spec), { treeGone: true, met: "nothing" })
+        assert.deepStrictEqual(yield* met(client, spec), { treeGone: true, met: "nothing" })
+        const cancelled = ["conflict", "the start of this process was cancelled"]
+        assert.deepStrictEqual(yield* refusal(client, spec), cancelled)
+        assert.deepStrictEqual(yield* refusal(client, { ...spec, identity: 2 }), cancelled)
+        assert.deepStrictEqual(yield* client.processes(deadline), [])
+        assert.strictEqual((yield* collect(client.run(sh(`ls ${home}`), deadline))).stdout, "")
+      })
+    )
+  )
+
+  it.effect("while it is under way, or later, kills all there is of it", () =>
+    withAgent((client) =>
+      Effect.gen(function* () {
+        const marker = "98761238"
+        for (let round = 0; round < 20; round++) {
+          const spec = sh(`setsid sleep ${marker} & sleep ${marker}`, { identity: 1 })
+          // The second question is on its way before the first is answered.
+          const [spawned, { treeGone }] = yield* Effect.all(
+            [Effect.exit(client.spawn(spec, deadline)), met(client, spec)],
+            { concurrency: 2 }
+          )
+          assert.isTrue(treeGone && spawned !== undefined)
+          assert.strictEqual(countProcesses(marker), 0)
+        }
+        const spec = sh(`setsid sleep ${marker} & echo up; sleep ${marker}`, { identity: 1 })
+        yield* Stream.runHead(
+          client.run(spec, deadline).pipe(Stream.filter((message) => message._tag === "Output"))
+        )
+        assert.deepStrictEqual(yield* met(client, spec), { treeGone: true, met: "program" })
+        assert.strictEqual(countProcesses(marker), 0)
+        assert.deepStrictEqual(yield* met(client, spec), { treeGone: true, met: "nothing" })
+      })
+    )
+  )
+
+  it.effect("leaves alone what another start has given its id", () =>
+    withAgent((client) =>
+      Effect.gen(function* () {
+        const spec = program(["cat"], { stdin: true, identity: 1 })
+        yield* client.spawn(spec, deadline)
+        assert.deepStrictEqual(yield* met(client, { ...spec, identity: 2 }), {
+          treeGone: true,
+          met: "nothing"
+        })
+        yield* client.closeStdin(spec.processId, deadline)
+        assert.strictEqual((yield* collect(client.attach(spec.processId, 0, deadline))).exit, "code 0")
+      })
+    )
+  )
+
+  it.effect("because its time is up is told with its exit, if it had not exited before", () =>
+    withAgent((client) =>
+      Effect.gen(function* () {
+        const timedOut = (spec: SpawnSpec) =>
+          Effect.map(Stream.runLast(client.attach(spec.processId, 0, deadline)), (last) =>
+            last._tag === "Some" && last.value._tag === "Exit" ? last.value.timedOut : undefined
+          )
+        const late = sh("sleep 1000")
+        yield* client.spawn(late, deadline)
+        assert.strictEqual((yield* met(client, late, "limit")).met, "program")
+        assert.isTrue(yield* timedOut(late))
+        const given = sh("sleep 1000")
+        yield* client.spawn(given, deadline)
+        yield* met(client, given)
+        assert.isFalse(yield* timedOut(given))
+        const before = sh("sleep 1000 > /dev/null 2>&1 &")
+        yield* collect(client.run(before, deadline))
+        assert.strictEqual((yield* met(client, before, "limit")).met, "descendants")
+        assert.isFalse(yield* timedOut(before))
+      })
+    )
+  )
+
+  it.effect("is refused, and said so, when so many never came that one would be forgotten", () =>
+    withAgent((client) =>
+      Effect.gen(function* () {
+        const ids = Array.from({ length: 16_384 }, (_, index) => ({
+          ...program(["x"]),
+          processId: `c${index}`
+        }))
+        yield* Effect.forEach(ids, (spec) => met(client, spec), { concurrency: 500, discard: true })
+        const more = yield* Effect.flip(met(client, program(["x"])))
+        assert.strictEqual(more._tag === "AgentFailed" && more.code, "resources")
+        for (const spec of [ids[0], ids[8000], ids.at(-1)]) {
+          if (spec === undefined) return assert.fail()
+          assert.strictEqual((yield* met(client, spec)).met, "nothing")
+          assert.deepStrictEqual(yield* refusal(client, spec), [
+            "conflict",
+            "the start of this process was cancelled"
+          ])
+        }
+      })
+    )
+  )
+})
+
+describe("a time limit", () => {
+  it.effect("of a program whose service has died is kept by the agent, a little later", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const agent = yield* runAgent()
+        const marker = "98761239"
+        const limited = sh(`setsid sleep ${marker} & echo front`, { limitMillis: 50 })
+        const free = sh("sleep 1000")
+        yield* Effect.scoped(
+          Effect.flatMap(connectTo(agent), (client) =>
+            Effect.gen(function* () {
+              yield* client.spawn(free, deadline)
+              yield* client.spawn(limited, deadline)
+            })
+          )
+        )
+        while (countProcesses(marker) > 0) yield* Effect.promise(() => setTimeout(20))
+        const client = yield* connectTo(agent)
+        assert.deepStrictEqual(
+          (yield* client.processes(deadline)).map(({ leftMillis, treeAlive }) => [
+            leftMillis === 0,
+            treeAlive
+          ]),
+          [
+            [false, true],
+            [true, false]
+          ]
+        )
+      })
+    )
+  )
+
+  it.effect("does not pass while the agent stands still, and can be told", () =>
+    withAgent((client, agent) =>
+      Effect.gen(function* () {
+        const spec = sh("sleep 1000", { limitMillis: 60_000 })
+        yield* client.spawn(spec, deadline)
+        const left = Effect.map(client.processes(deadline), ([process]) => process?.leftMillis ?? 0)
+        agent.process.kill("SIGSTOP")
+        yield* Effect.promise(() => setTimeout(2000))
+        agent.process.kill("SIGCONT")
+        assert.isAbove(yield* left, 58_900)
+        yield* client.limit(spec.processId, 5000, deadline)
+        assert.isAtMost(yield* left, 5000)
+      })
+    )
+  )
+})
+
 describe("signals", () => {
   it.effect("reach the program, its group or its whole tree", () =>
     withAgent((client) =>
@@ -532,6 +692,63 @@ describe("output", () => {
             })
         )
         assert.strictEqual(count, 100_000_000)
+      })
+    )
+  )
+
+  it.effect("of what the program left behind is read for a second and a MiB, whatever the reader does", () =>
+    withAgent((client) =>
+      Effect.gen(function* () {
+        // The shell is gone at once, what it started writes as fast as it can.
+        const behind = sh("yes & echo front", { identity: 1 })
+        let bytes = 0
+        let text = ""
+        const last = yield* client.run(behind, deadline).pipe(
+          Stream.tap((message) => {
+            if (message._tag !== "Output") return Effect.void
+            if (bytes === 0) text = Buffer.from(message.data).toString()
+            bytes += message.data.length
+            // Slower than it is written.
+            return Effect.promise(() => setTimeout(20))
+          }),
+          Stream.runLast
+        )
+        assert.include(text, "front\n")
+        assert.isTrue(last._tag === "Some" && last.value._tag === "Exit" && last.value.treeAlive)
+        assert.isBelow(bytes, 4 * 1024 * 1024)
+        const [info] = yield* client.processes(deadline)
+        assert.deepStrictEqual([info?.exited, info?.treeAlive, info?.end], [true, true, bytes])
+        // What it writes now goes nowhere, and does not stop it.
+        const again = yield* collect(client.attach(behind.processId, bytes, deadline))
+        assert.deepStrictEqual([again.stdout, again.exit], ["", "code 0"])
+        assert.isTrue((yield* client.cancel(behind, "request", deadline, deadline)).treeGone)
+      })
+    )
+  )
+
+  it.effect("of the program itself is whole, though its reader is slow and others go on writing", () =>
+    withAgent((client) =>
+      Effect.gen(function* () {
+        const spec = sh("seq 1 20000; yes no >&2 & exit 3", { journalBytes: 4096, identity: 1 })
+        const gate = yield* Deferred.make<void>()
+        let out = ""
+        let status: number | undefined
+        const reader = yield* Effect.forkChild(
+          Stream.runForEach(client.run(spec, deadline), (message) => {
+            if (message._tag === "Exit") status = message.value
+            if (message._tag !== "Output" || message.stream !== 1) return Effect.void
+            out += Buffer.from(message.data).toString()
+            return Deferred.await(gate)
+          }),
+          { startImmediately: true }
+        )
+        while (!(yield* client.processes(deadline))[0]?.exited) yield* Effect.promise(() => setTimeout(20))
+        yield* Effect.promise(() => setTimeout(1200))
+        yield* Deferred.succeed(gate, undefined)
+        yield* Fiber.join(reader)
+        assert.strictEqual(out, Array.from({ length: 20_000 }, (_, index) => `${index + 1}\n`).join(""))
+        assert.strictEqual(status, 3)
+        yield* client.cancel(spec, "request", deadline, deadline)
       })
     )
   )

@@ -120,6 +120,8 @@ export const program = (argv: ReadonlyArray<string>, more: Partial<SpawnSpec> = 
   cwd: "/",
   tty: undefined,
   stdin: false,
+  identity: 0,
+  limitMillis: undefined,
   journalBytes: 0,
   label: "",
   ...more

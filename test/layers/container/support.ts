@@ -90,6 +90,7 @@ export const sh = Effect.fnUntraced(function* (machine: Machine, command: string
       user,
       pty: undefined,
       stdin: false,
+      identity: 0,
       journalBytes: 1024 * 1024
     })
     .pipe(Stream.runCollect)

@@ -3,7 +3,7 @@ import { Effect, Fiber, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import type { ProcessEvent } from "../../../src/domain/Process.ts"
 import { layer } from "../../../src/layers/memory/MemoryBackend.ts"
-import type { Machine } from "../../../src/services/Machine.ts"
+import type { Machine, SpawnRequest } from "../../../src/services/Machine.ts"
 import {
   bytes,
   exited,
@@ -122,6 +122,80 @@ describe("a process", () => {
       })
     ).pipe(Effect.provide(layer()))
   )
+})
+
+describe("taking a start back", () => {
+  test("before it comes makes that it never starts anything", (machine) =>
+    Effect.gen(function* () {
+      const spawn = script("touch ran", { identity: 1 })
+      assert.strictEqual(yield* machine.processes.cancel(spawn, "request"), "nothing")
+      const refused = yield* Effect.flip(machine.processes.start(spawn))
+      assert.deepInclude(refused, { _tag: "Conflict", reason: "the start of this process was cancelled" })
+      assert.deepStrictEqual(yield* machine.processes.list, [])
+      assert.strictEqual((yield* sh(machine, "ls")).out, "")
+    }))
+
+  test("kills all that it started, and nothing that another start has given its id", (machine) =>
+    Effect.gen(function* () {
+      const spawn = script("setsid sleep 1000 & sleep 1000", { identity: 1 })
+      yield* machine.processes.start(spawn)
+      yield* settle
+      assert.strictEqual(yield* machine.processes.cancel({ ...spawn, identity: 2 }, "request"), "nothing")
+      assert.isAbove(yield* pids(machine), 2)
+      assert.strictEqual(yield* machine.processes.cancel(spawn, "request"), "program")
+      assert.strictEqual(yield* pids(machine), 1)
+      assert.strictEqual(yield* machine.processes.cancel(spawn, "request"), "nothing")
+    }))
+
+  test("because its time is up is told with its exit, if it had not exited before", (machine) =>
+    Effect.gen(function* () {
+      const timedOut = (spawn: SpawnRequest) =>
+        Effect.map(Stream.runLast(machine.processes.attach(spawn.processId, 0)), (last) =>
+          last._tag === "Some" && last.value._tag === "Exited" ? last.value.timedOut : undefined
+        )
+      const late = script("sleep 1000")
+      yield* machine.processes.start(late)
+      assert.strictEqual(yield* machine.processes.cancel(late, "limit"), "program")
+      assert.isTrue(yield* timedOut(late))
+      const before = script("sleep 1000 > /dev/null 2>&1 &")
+      yield* run(machine, before)
+      assert.strictEqual(yield* machine.processes.cancel(before, "limit"), "descendants")
+      assert.isFalse(yield* timedOut(before))
+    }))
+
+  test("is refused, and said so, when so many never came that one would be forgotten", (machine) =>
+    Effect.gen(function* () {
+      for (let index = 0; index < 16_384; index++) {
+        yield* machine.processes.cancel({ processId: processId(`c${index}`), identity: 0 }, "request")
+      }
+      const refused = yield* Effect.flip(
+        machine.processes.cancel({ processId: processId("more"), identity: 0 }, "request")
+      )
+      assert.strictEqual(refused._tag, "ResourceExhausted")
+      yield* machine.processes.cancel({ processId: processId("c0"), identity: 0 }, "request")
+    }))
+})
+
+describe("what a program leaves behind", () => {
+  test("adds to its output for a second and a MiB, however slowly that is read", (machine) =>
+    Effect.gen(function* () {
+      const spawn = script("yes & echo front", { journalBytes: 65536 })
+      const reader = yield* Effect.forkChild(
+        machine.processes.run(spawn).pipe(
+          Stream.tap((event) => (event._tag === "Output" ? Effect.sleep(5000) : Effect.void)),
+          Stream.runCollect
+        )
+      )
+      yield* settle
+      yield* TestClock.adjust("1 hour")
+      const events = yield* Fiber.join(reader)
+      const last = events.at(-1)
+      assert.isTrue(last?._tag === "Exited" && last.treeAlive)
+      assert.isBelow(last?._tag === "Exited" ? last.cursor : 0, 3 * 1024 * 1024)
+      const listed = (yield* machine.processes.list).at(0)
+      assert.deepStrictEqual([listed?.end, listed?.treeAlive], [last?._tag === "Exited" && last.cursor, true])
+      yield* machine.processes.kill(spawn.processId)
+    }))
 })
 
 describe("signals", () => {

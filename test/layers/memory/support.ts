@@ -46,6 +46,7 @@ export const program = (
   user: "user",
   pty: undefined,
   stdin: false,
+  identity: 0,
   journalBytes: 1024 * 1024,
   ...options
 })

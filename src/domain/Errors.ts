@@ -403,6 +403,8 @@ export const FileFailure = Schema.Literals([
 ])
 export type FileFailure = typeof FileFailure.Type
 
+const nameLimit = "a name has at most 255 bytes and a path 4095: use a shorter one"
+
 /** A file operation inside a sandbox failed. */
 export class FileFailed
   extends Schema.TaggedError<FileFailed>(id("FileFailed"))("FileFailed", {
@@ -417,7 +419,8 @@ export class FileFailed
     return this.reason === "busy"
   }
   override get message(): string {
-    return `${this.path}: ${this.reason}${this.detail === "" ? "" : ` (${this.detail})`}`
+    const detail = this.detail === "" && this.reason === "name-too-long" ? nameLimit : this.detail
+    return `${this.path}: ${this.reason}${detail === "" ? "" : ` (${detail})`}`
   }
 }
 

@@ -33,10 +33,17 @@ export const maxStringBytes = 128 * 1024 - 1
 export const maxPathBytes = 4095
 export const maxNameBytes = 255
 
+const encoder = new TextEncoder()
+
 /** An absolute path inside a sandbox, without NUL. */
 export const SandboxPath = Schema.String.check(
   Schema.isPattern(/^\/[^\0]*$/, { message: "a path in a sandbox begins with / and has no NUL" }),
-  Schema.isMaxLength(4096)
+  Schema.makeFilter(
+    (path) =>
+      3 * path.length <= maxPathBytes ||
+      encoder.encode(path).byteLength <= maxPathBytes ||
+      `a path has at most ${maxPathBytes} bytes: use a shorter one`
+  )
 )
 export type SandboxPath = typeof SandboxPath.Type
 
@@ -55,9 +62,12 @@ export const ProcessSpec = Schema.Struct({
   pty: Schema.optional(PtySize),
   /** Whether standard input is open for writing; otherwise it is empty. */
   stdin: Schema.optional(Schema.Boolean),
-  /** The process and all its descendants are ended when it has run for this long; time paused does not count. */
+  /**
+   * The process and all its descendants, also those it leaves behind, are ended so long after the start was accepted; time
+   * paused does not count.
+   */
   timeoutMillis: Schema.optional(Millis),
-  /** A lease with which the process and all its descendants end. */
+  /** A lease with which the process and all its descendants end; what it leaves behind when it exits by itself is not held. */
   lease: Schema.optional(LeaseId),
   /** Journal capacity in bytes; default 1 MiB, at most 16 MiB. */
   journalBytes: Schema.optional(
@@ -164,7 +174,10 @@ export const ProcessEvent = Schema.Union([
     stdout: Schema.optional(Schema.Natural),
     stderr: Schema.optional(Schema.Natural)
   }),
-  /** The last event: the process ended and its output is complete. */
+  /**
+   * The last event: the process ended and its output is complete. That is all that it wrote, and what descendants added
+   * in at most a second and a MiB; they may live on, and what they write then is in no journal.
+   */
   Schema.TaggedStruct("Exited", {
     status: ExitStatus,
     cursor: Cursor,

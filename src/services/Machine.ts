@@ -129,7 +129,8 @@ export interface MachineProcesses {
   readonly limit: (processId: ProcessId, leftMillis: number) => Effect.Effect<void, NotFound | MachineError>
   /**
    * Writes to standard input at a byte offset; returns the offset the process
-   * has accepted up to. Bytes before that offset are taken as repeats. A gap is an {@link InvalidArgument}.
+   * has accepted up to. Bytes before that offset are taken as repeats. A gap is an {@link InvalidArgument} of the field
+   * `offset`, bytes after its end one of `stdin`: it was closed, or nothing reads it.
    * Waits while the program does not read.
    */
   readonly writeStdin: (

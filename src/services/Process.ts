@@ -25,7 +25,11 @@ export interface Process {
   readonly signal: (signal: Signal) => Effect.Effect<void, MachineOperationError>
   /** Kills it and all its descendants, and returns when none is left. */
   readonly kill: Effect.Effect<void, MachineOperationError>
-  /** Writes to its standard input, after all that was written before; waits while the program does not read. */
+  /**
+   * Writes to its standard input, after all that was written before; waits while the program does not read.
+   * `InvalidArgument` of the field `stdin` when that has ended: it was closed, the program has closed it or exited, or was
+   * started without.
+   */
   readonly write: (data: string | Uint8Array) => Effect.Effect<void, MachineOperationError>
   /** Ends its standard input. */
   readonly closeStdin: Effect.Effect<void, MachineOperationError>

@@ -43,7 +43,7 @@ export interface ProcessOptions {
   readonly user?: "user" | "root" | undefined
   /** Journal capacity in bytes; default 1 MiB. */
   readonly journalBytes?: number | undefined
-  /** Milliseconds until the process and its descendants are ended. */
+  /** Milliseconds until the process and all its descendants are ended, also those it has left behind; time paused does not count. */
   readonly timeoutMillis?: number | undefined
 }
 
@@ -58,7 +58,10 @@ type StdinSource<E, R> = string | Uint8Array | Stream.Stream<Uint8Array, E, R>
 
 /** How a program is run to its end. `E` and `R` are those of the stream it reads. */
 export interface RunOptions<E = never, R = never> extends Omit<ProcessOptions, "timeoutMillis"> {
-  /** Milliseconds until the process and its descendants are ended; default 60,000. `"none"`: no limit. */
+  /**
+   * Milliseconds until the process and all its descendants are ended; default 60,000. `"none"`: no limit. A run ends with its
+   * process: what that leaves in the background lives on, until this limit.
+   */
   readonly timeoutMillis?: number | "none" | undefined
   /** The most bytes of output passed on (both streams together); default 8 MiB, `"none"`: all. The program is not held up by it. */
   readonly maxOutputBytes?: number | "none" | undefined
@@ -93,7 +96,10 @@ export type RunError = StartError | CommandExit | InvalidResponse
 
 /** Programs by argument vector: no shell comes between. */
 export interface ProcessApi {
-  /** Runs a program to its end. A code other than 0 is a `CommandExit`, its time limit a `Timeout`. */
+  /**
+   * Runs a program to its end: until it has exited and its output is complete, at most a second later. A code other than 0
+   * is a `CommandExit`, its time limit a `Timeout`. Interrupting it kills the program with all its descendants.
+   */
   readonly run: <E = never, R = never>(
     argv: Argv,
     options?: RunOptions<E, R>
@@ -103,7 +109,7 @@ export interface ProcessApi {
     argv: Argv,
     options?: RunOptions<E, R>
   ) => Stream.Stream<ProcessEvent, StartError | E, R>
-  /** Starts a program in the background. */
+  /** Starts a program in the background. Interrupted before it has given a handle, it leaves nothing. */
   readonly start: (argv: Argv, options?: StartOptions) => Effect.Effect<Process, StartError>
   /** A handle on a process of the present machine, running or ended. */
   readonly connect: (processId: string) => Effect.Effect<Process, MachineOperationError | InvalidResponse>
@@ -129,7 +135,7 @@ export interface CommandApi {
 
 /** Programs on a terminal. */
 export interface PtyApi {
-  /** Opens a terminal and runs a program on it; by default a login shell. */
+  /** Opens a terminal and runs a program on it; by default a login shell. Interrupted before it has given a handle, it leaves nothing. */
   readonly open: (
     options: ProcessOptions & {
       readonly size: PtySize

@@ -100,8 +100,9 @@ export const fileError = (error: AgentError, path: string, asked: Asked): FileFa
 /** A write that skipped bytes, or came after the end of what it wrote to. */
 export const offsetError = (error: AgentError): InvalidArgument | undefined => {
   if (!isOffsetFailure(error)) return undefined
-  const reason = error.code === "closed" ? "standard input is closed" : `the next byte is ${error.detail}`
-  return new InvalidArgument({ field: "offset", reason })
+  return error.code === "closed"
+    ? new InvalidArgument({ field: "stdin", reason: "standard input has ended" })
+    : new InvalidArgument({ field: "offset", reason: `the next byte is ${error.detail}` })
 }
 
 const isOffsetFailure = (error: AgentError): error is AgentFailed =>

@@ -4,7 +4,7 @@
 import { Cause, Effect, Result, Stream } from "effect"
 import { Conflict, InvalidArgument, NotFound, ResourceExhausted, SpawnFailed } from "../../domain/Errors.ts"
 import type { ProcessId } from "../../domain/Ids.ts"
-import { maxArgumentBytes, type Signal } from "../../domain/Process.ts"
+import { maxArgumentBytes, maxStringBytes, type Signal } from "../../domain/Process.ts"
 import type {
   MachineError,
   MachineEvent,
@@ -175,7 +175,7 @@ const startExecution = (
   const failed = (reason: SpawnFailed["reason"], detail = "") =>
     Result.fail(new SpawnFailed({ reason, program, detail }))
   const uid = uidOf(request.user)
-  if (argumentBytes(request) > maxArgumentBytes) return failed("argument-list-too-long")
+  if (isTooMuch(request)) return failed("argument-list-too-long")
   const running = [...kernel.executions.values()].filter((one) => !one.finished)
   if (running.length >= maxRunning) {
     return Result.fail(new ResourceExhausted({ resource: "processes", reason: `${maxRunning} programs run` }))
@@ -205,12 +205,14 @@ const startExecution = (
   return Result.succeed(execution)
 }
 
-const argumentBytes = (request: SpawnRequest): number => {
-  let bytes = 0
-  for (const argument of request.argv) bytes += encode(argument).length + 1
-  for (const [name, value] of Object.entries(request.env))
-    bytes += encode(name).length + encode(value).length + 2
-  return bytes
+/** Whether no kernel would take its arguments and environment. */
+const isTooMuch = ({ argv, env }: SpawnRequest): boolean => {
+  const strings = [...argv, ...Object.entries(env).map(([name, value]) => `${name}=${value}`)]
+  const sizes = strings.map((text) => encode(text).length)
+  return (
+    sizes.some((size) => size > maxStringBytes) ||
+    sizes.reduce((sum, size) => sum + size + 1, 0) > maxArgumentBytes
+  )
 }
 
 const standardFiles = (execution: Execution): ReadonlyMap<number, OpenFile> => {
@@ -314,7 +316,7 @@ const writeStdin = Effect.fnUntraced(function* (
   offset: number,
   data: Uint8Array
 ) {
-  const closed = new InvalidArgument({ field: "stdin", reason: "standard input is closed" })
+  const closed = new InvalidArgument({ field: "stdin", reason: "standard input has ended" })
   const { stdin } = execution
   if (stdin === undefined) return yield* closed
   if (offset > stdin.taken) {

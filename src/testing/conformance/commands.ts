@@ -4,8 +4,14 @@
 import { Effect, Stream } from "effect"
 import { InvalidResponse } from "../../domain/Errors.ts"
 import type { CapturedOutput } from "../../domain/Output.ts"
-import { maxArgumentBytes } from "../../domain/Process.ts"
-import type { RunOptions } from "../../services/Processes.ts"
+import {
+  maxArgumentBytes,
+  maxArguments,
+  maxNameBytes,
+  maxPathBytes,
+  maxStringBytes
+} from "../../domain/Process.ts"
+import type { RunError, RunOptions } from "../../services/Processes.ts"
 import { area, holds, home, lines, noise, refused, same, unique, withSandbox } from "./Case.ts"
 import { gather, population } from "./Programs.ts"
 
@@ -323,6 +329,47 @@ const refusals = commands({
       for (const cwd of ["/no/such/directory", "/etc/passwd"]) {
         same((yield* refused(sandbox.process.run(["pwd"], { cwd }), "SpawnFailed")).reason, "bad-cwd")
       }
+    })
+  ),
+
+  "the longest arguments that a kernel takes reach the program": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      const one = "x".repeat(maxStringBytes)
+      same((yield* sandbox.process.run(["printf", "%s", one])).stdout.length, maxStringBytes)
+      const value = "y".repeat(maxStringBytes - "LONG=".length)
+      const env = yield* sandbox.process.run(["env"], { env: { LONG: value } })
+      holds(env.stdout.includes(`LONG=${value}\n`), "the environment is whole")
+      const many = Array.from({ length: maxArguments - 100 }, () => "z")
+      same((yield* sandbox.process.run(["printf", "%s", ...many])).stdout.length, many.length)
+    })
+  ),
+
+  "what no kernel takes is refused with the limit and a way round it": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      const one = "x".repeat(maxStringBytes + 1)
+      const long = "n".repeat(maxNameBytes + 1)
+      const cases: ReadonlyArray<readonly [Effect.Effect<unknown, RunError>, string, number, string]> = [
+        [sandbox.process.run(["echo", one]), "process.argv", maxStringBytes, "standard input"],
+        [sandbox.process.run([one]), "process.argv", maxStringBytes, "standard input"],
+        [sandbox.process.run(["echo"], { env: { A: one } }), "process.env", maxStringBytes, "standard input"],
+        [
+          sandbox.process.run(["echo", ...Array.from({ length: maxArguments }, () => "")]),
+          "process.argv",
+          maxArguments,
+          "standard input"
+        ],
+        [sandbox.process.run([`/bin/${long}`]), "process.argv", maxNameBytes, "shorter"],
+        [sandbox.process.run(["/a".repeat(2048)]), "process.argv", maxPathBytes, "shorter"],
+        [sandbox.process.run(["echo"], { cwd: `/${long}` }), "process.cwd", maxNameBytes, "shorter"],
+        [sandbox.process.run(["echo"], { cwd: "/a".repeat(2048) }), "process.cwd", maxPathBytes, "shorter"]
+      ]
+      for (const [attempt, field, limit, way] of cases) {
+        const error = yield* refused(attempt, "InvalidArgument")
+        same(error.field, field)
+        holds(error.reason.includes(String(limit)) && error.reason.includes(way), error.reason)
+      }
+      yield* refused(sandbox.process.start(["echo", one]), "InvalidArgument")
+      same(yield* sandbox.process.list, [])
     })
   ),
 

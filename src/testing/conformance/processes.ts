@@ -168,6 +168,23 @@ const control = processes({
     })
   ),
 
+  "writing to standard input that has ended is refused as such, however it ended": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      const closed = yield* sandbox.process.start(["sleep", "1000"], { stdin: true })
+      yield* closed.write("x")
+      yield* closed.closeStdin
+      const exited = yield* sandbox.process.start(["true"], { stdin: true })
+      yield* exited.exit
+      const without = yield* sandbox.process.start(["sleep", "1000"])
+      for (const process of [closed, exited, without]) {
+        const error = yield* refused(process.write("y"), "InvalidArgument")
+        same([error.field, error.reason], ["stdin", "standard input has ended"])
+        yield* process.closeStdin
+        yield* process.kill
+      }
+    })
+  ),
+
   "a signal reaches the program, and one that has ended is no error": withSandbox(
     Effect.fnUntraced(function* (sandbox) {
       const process = yield* sandbox.process.start(["sleep", "1000"])

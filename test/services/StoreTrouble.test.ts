@@ -234,8 +234,7 @@ describe("a time limit that cannot be recorded", () => {
           const sandbox = yield* first.sandboxes.createDetached({ ttl: { afterMillis: 1_000, action } })
           yield* place.store.inject("save", refuse, { times: Number.POSITIVE_INFINITY })
           yield* pass(1_500)
-          yield* place.world.crash
-          yield* Effect.forkChild(first.close)
+          yield* place.crash
           yield* place.store.clear
           const second = yield* place.service
           yield* pass(10_000)

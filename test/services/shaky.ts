@@ -88,6 +88,9 @@ const make = Effect.gen(function* () {
     if (logLevel === "Warn" || logLevel === "Error") logs.push(`${logLevel} ${String(message)}`)
   })
 
+  const services: Array<Service> = []
+  const world = Context.get(ground, MemoryWorld)
+
   /** Starts a service. */
   const service = Effect.gen(function* () {
     const own = yield* Scope.fork(scope)
@@ -108,6 +111,7 @@ const make = Effect.gen(function* () {
       actors: Context.get(parts, Sharding.Sharding).activeEntityCount,
       close: Scope.close(own, Exit.void)
     }
+    services.push(started)
     return started
   })
 
@@ -117,10 +121,16 @@ const make = Effect.gen(function* () {
     /** Warnings and errors in the log. */
     logs,
     store: Context.get(ground, FaultyStore.StoreFaults),
-    world: Context.get(ground, MemoryWorld),
+    world,
+    /** Kills every service. What its end does reaches no machine any more; only detached sandboxes are left as they are. */
+    crash: Effect.gen(function* () {
+      yield* world.crash
+      yield* Effect.forEach(services.splice(0), ({ close }) => Effect.forkIn(close, scope))
+      yield* TestClock.adjust(0)
+    }),
     /** Whether a machine of the sandbox runs, and whether it stands still. */
     machine: (id: SandboxId) => {
-      const running = Context.get(ground, MemoryWorld).state.running(id)
+      const running = world.state.running(id)
       return running === undefined ? "none" : running.kernel.paused ? "frozen" : "running"
     },
     /** Sets the wall clock so much further than it is, or back; no time passes by that. */

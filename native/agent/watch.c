@@ -444,13 +444,13 @@ static void watch_drop(struct chan *c)
 			*at = w->others;
 			break;
 		}
+	source_close(&w->s); /* the kernel forgets all at once */
 	forget(w, "");
 	forget_told(w);
 	way_forget(w);
 	free(w->path);
 	free(w->half.path);
 	w->half.path = NULL;
-	source_close(&w->s);
 	w->root = closing(w->root, -1);
 }
 

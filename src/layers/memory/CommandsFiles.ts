@@ -73,7 +73,11 @@ export const touch: Program = (process, argv) =>
     if (Result.isFailure(place)) return place
     const { node } = place.success
     if (node === undefined) {
-      return tree.add(place.success, tree.nodes.file(0o644, process.uid, tree.now()), process.uid, path)
+      const made = tree.nodes.file(0o644, process.uid, tree.now())
+      // Its times are set after it is made, which is a change of its own.
+      return Result.map(tree.add(place.success, made, process.uid, path), (at) =>
+        tree.changed({ kind: "modified", at, node: made })
+      )
     }
     if (node.frozen) return Result.fail<FsFailure>({ reason: "read-only", path, detail: "" })
     node.modifiedAt = tree.now()
@@ -114,7 +118,17 @@ const toTarget = (
 }
 
 export const mv: Program = (process, argv) =>
-  toTarget(process, argv, "cannot move", (from, to) => process.kernel.tree.rename(from, to, process.uid))
+  toTarget(process, argv, "cannot move", (from, to) => {
+    const { tree } = process.kernel
+    const source = tree.lookup(from, process.uid, false)
+    const target = tree.lookup(to, process.uid, false)
+    if (Result.isFailure(source) || Result.isFailure(target) || source.success.node !== target.success.node)
+      return tree.rename(from, to, process.uid)
+    // rename(2) does nothing with two names of one file: mv(1) removes the first, and refuses a single one.
+    return source.success.path === target.success.path
+      ? Result.fail<FsFailure>({ reason: "exists", path: to, detail: "" })
+      : remove(tree, from, false, process.uid)
+  })
 
 export const cp: Program = (process, argv) => {
   const recursive = /[rRa]/.test(parse(argv).flags)

@@ -17,7 +17,7 @@ import { Deferred, Effect, Fiber, Schema, Stream } from "effect"
 import type { AgentClient } from "../../../src/layers/agent/AgentClient.ts"
 import type { AgentError } from "../../../src/layers/agent/AgentSession.ts"
 import * as P from "../../../src/layers/agent/Protocol.ts"
-import { collect, deadline, ids, program, withAgent } from "./support.ts"
+import { collect, deadline, ids, program, type RunningAgent, withAgent } from "./support.ts"
 
 const isRoot = process.getuid?.() === 0
 
@@ -350,6 +350,88 @@ describe("watching", () => {
         writeFileSync(`${home}/w/b/deep/f`, "")
         writeFileSync(`${home}/w/end`, "")
         assert.deepStrictEqual(yield* Fiber.join(seen), ["a b", " b/deep/f", " end"])
+      })
+    )
+  )
+
+  const watchEvents = Effect.fnUntraced(function* (
+    client: AgentClient,
+    path: string,
+    see: (event: string) => void = () => {}
+  ) {
+    const watching = yield* Deferred.make<void>()
+    const seen = yield* Effect.forkChild(
+      client.watch(ids, path, true, deadline).pipe(
+        Stream.tap((item) => (item._tag === "Ok" ? Deferred.succeed(watching, undefined) : Effect.void)),
+        Stream.filter((item) => item._tag !== "Ok"),
+        Stream.map((item) => (item._tag === "Ended" ? `ended ${item.how}` : `${item.kind} ${item.path}`)),
+        Stream.tap((event) => Effect.sync(() => see(event))),
+        Stream.runCollect
+      ),
+      { startImmediately: true }
+    )
+    yield* Deferred.await(watching)
+    return seen
+  })
+
+  /** Does something while the agent stands still, with more events than the kernel keeps. */
+  const unheard = (agent: RunningAgent, path: string, act: () => void) => {
+    agent.process.kill("SIGSTOP")
+    const most = Number(readFileSync("/proc/sys/fs/inotify/max_queued_events", "utf8"))
+    for (let event = 0; event < most; event++) writeFileSync(`${path}/${event % 2}`, "")
+    act()
+    agent.process.kill("SIGCONT")
+  }
+
+  it.effect("goes on with all directories, under their names, after the kernel lost events", () =>
+    withAgent((client, agent) =>
+      Effect.gen(function* () {
+        const w = `${agent.home}/w`
+        mkdirSync(`${w}/a/deep`, { recursive: true })
+        const seen: Array<string> = []
+        let rounds = 0
+        yield* watchEvents(client, w, (event) => seen.push(event))
+        unheard(agent, w, () => {
+          renameSync(`${w}/a`, `${w}/b`)
+          mkdirSync(`${w}/late`)
+        })
+        // Not the first rounds, perhaps: what comes while events are lost is lost as well.
+        const isHeard = (round: number) => {
+          const names = [`b/deep/${round}`, `late/${round}`]
+          for (const name of names) writeFileSync(`${w}/${name}`, "")
+          const expected = names.map((name) => `${P.eventKinds.created} ${name}`).join()
+          return Effect.map(client.ping(deadline), () => seen.join().includes(expected))
+        }
+        yield* Effect.suspend(() => isHeard(rounds++)).pipe(Effect.repeat({ until: (heard) => heard }))
+        assert.include(seen, `${P.eventKinds.overflow} `)
+      })
+    )
+  )
+
+  it.effect("ends when its directory was replaced while the kernel lost events", () =>
+    withAgent((client, agent) =>
+      Effect.gen(function* () {
+        const w = `${agent.home}/w`
+        mkdirSync(w)
+        const seen = yield* watchEvents(client, w)
+        unheard(agent, w, () => {
+          renameSync(w, `${w}2`)
+          mkdirSync(w)
+        })
+        assert.strictEqual((yield* Fiber.join(seen)).at(-1), `ended ${P.watchEnds.indexOf("replaced")}`)
+      })
+    )
+  )
+
+  it.effect("directories deeper than a watch goes are refused, and end it when they come later", () =>
+    withAgent((client, { home }) =>
+      Effect.gen(function* () {
+        mkdirSync(`${home}/w/${"deep/".repeat(60)}`, { recursive: true })
+        const seen = yield* watchEvents(client, `${home}/w`)
+        mkdirSync(`${home}/w/${"deep/".repeat(70)}`, { recursive: true })
+        assert.strictEqual(yield* code(Fiber.join(seen)), "resources")
+        const watch = Stream.runDrain(client.watch(ids, `${home}/w`, true, deadline))
+        assert.strictEqual(yield* code(watch), "resources")
       })
     )
   )

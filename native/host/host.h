@@ -78,8 +78,11 @@ void private_namespace(void);
 void mount_tmpfs(const char *path, const char *size);
 /* Mounts what is at `source` (not what is mounted below it) at `target`, owned by the user namespace if that is >= 0. */
 void mount_clone(const char *source, const char *target, uint64_t attributes, int user_namespace);
-/* Mounts layers of which `disk` holds the directories `upper` and `work`; `owner` is the host id that is root in them. */
-void mount_overlay(const char *lower, const char *disk, const char *target, uid_t owner);
+/*
+ * Mounts layers of which `disk` holds the directories `upper` and `work`; `owner` is the host id that is
+ * root in them, `source` what the mount table calls it.
+ */
+void mount_overlay(const char *source, const char *lower, const char *disk, const char *target, uid_t owner);
 
 /* supervise.c */
 struct deadlines {

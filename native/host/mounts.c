@@ -57,14 +57,14 @@ static void create_files_as(uid_t id) {
     if (syscall(SYS_capset, &header, data) != 0) fail_errno(FAILED, "capabilities");
 }
 
-void mount_overlay(const char *lower, const char *disk, const char *target, uid_t owner) {
+void mount_overlay(const char *source, const char *lower, const char *disk, const char *target, uid_t owner) {
     char upper[4300], work[4300];
     snprintf(upper, sizeof upper, "%s/upper", disk);
     snprintf(work, sizeof work, "%s/work", disk);
     int fs = sys_fsopen("overlay"), place = open(disk, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (fs < 0) fail_errno(UNSUPPORTED, "overlay");
     if (place < 0) fail_errno(FAILED, disk);
-    if (sys_fsconfig_string(fs, "lowerdir", lower) != 0 || sys_fsconfig_string(fs, "upperdir", upper) != 0 ||
+    if (sys_fsconfig_string(fs, "source", source) != 0 || sys_fsconfig_string(fs, "lowerdir", lower) != 0 || sys_fsconfig_string(fs, "upperdir", upper) != 0 ||
         sys_fsconfig_string(fs, "workdir", work) != 0)
         fail_errno(FAILED, "overlay");
     create_files_as(owner);

@@ -62,7 +62,7 @@ static void check_disk(const struct place *p) {
         fail_errno(FAILED, p->stage);
     mount_disk(&d, node, disk, ids);
     unlink(template);
-    mount_overlay(lower, disk, root, PROBE_IDS);
+    mount_overlay("probe", lower, disk, root, PROBE_IDS);
 }
 
 static void print_text(const char *text) {

@@ -153,7 +153,9 @@ static void mount_root(const struct plan *plan, int user_namespace, const char *
     }
     const char *disk = directory(plan->stage, "disk");
     mount_disk(&plan->disk, under(plan->stage, "loop"), disk, user_namespace);
-    mount_overlay(lower, disk, root, plan->ids);
+    /* By the sandbox's name: so it can be seen who else has it mounted. */
+    const char *slash = strrchr(plan->dir, '/');
+    mount_overlay(slash == NULL ? plan->dir : slash + 1, lower, disk, root, plan->ids);
 }
 
 /*

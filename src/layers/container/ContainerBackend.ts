@@ -76,9 +76,12 @@ const make = Effect.gen(function* () {
       reason: `${settings.stateDir} is too long for the address of a unix socket`
     })
   }
-  yield* reapDead
+  const goOn = (what: string) =>
+    Effect.catch((error: { readonly message: string }) => Effect.logWarning(`${what}: ${error.message}`))
+  // What others left behind keeps nobody from beginning.
+  yield* reapDead.pipe(goOn("could not look for dead instances"))
   // An ephemeral instance has just been made, so it has none.
-  if (!instance.ephemeral) yield* releaseStrayRanges
+  if (!instance.ephemeral) yield* releaseStrayRanges.pipe(goOn("could not give back unused ids"))
   yield* Effect.addFinalizer(() =>
     Effect.ignore(instance.ephemeral ? Effect.asVoid(reapInstance) : removeInstanceGroup).pipe(
       Effect.provideContext(parts)

@@ -48,12 +48,14 @@ export class ContainerFiles extends Context.Service<
     readonly writeRecord: (container: Container, record: MachineRecord) => Effect.Effect<void, BackendFailed>
     /** The agent's process, as the runtime wrote it down. */
     readonly pid: (container: Container) => Effect.Effect<number | undefined, BackendFailed>
-    /** Forgets a machine that has ended: all files but the disk. */
+    /** Forgets a machine that has ended: all files but the disk. What cannot be removed is named in the log. */
     readonly forgetMachine: (container: Container) => Effect.Effect<void, BackendFailed>
     /** Removes all files, disk included. */
     readonly removeAll: (container: Container) => Effect.Effect<void, BackendFailed>
     /** Whether the loop device of its last machine still holds its disk. */
     readonly diskInUse: (container: Container) => Effect.Effect<boolean, BackendFailed>
+    /** Who has its disk mounted, by number and name; empty when that cannot be found out. Looks at every process. */
+    readonly diskHolders: (container: Container) => Effect.Effect<string>
   }
 >()("fiberbox/layers/container/ContainerFiles") {
   static readonly layer: Layer.Layer<ContainerFiles, never, ContainerSettings | FileSystem.FileSystem> =
@@ -131,15 +133,35 @@ const make = Effect.gen(function* () {
       Effect.mapError(fromPlatform("remove a container"))
     )
     const files = names.map((name) => `${of.directory}/${name}`).filter((path) => path !== of.files.disk)
-    yield* Effect.forEach([of.runtimeState, ...files], remove, { concurrency: "unbounded", discard: true })
+    const removeOrName = (path: string) =>
+      Effect.catch(remove(path), (error) => Effect.logWarning(`could not clear ${path}: ${error.reason}`))
+    yield* Effect.forEach([of.runtimeState, ...files], removeOrName, {
+      concurrency: "unbounded",
+      discard: true
+    })
+  })
+
+  const orEmpty = (path: string) => Effect.orElseSucceed(fs.readFileString(path), () => "")
+
+  /** The disk itself is in nobody's mount table, but the root above it is, which the helper gives the container's name. */
+  const diskHolders = Effect.fnUntraced(function* (of: Container) {
+    const names = yield* Effect.orElseSucceed(fs.readDirectory("/proc"), (): Array<string> => [])
+    const holders = yield* Effect.filter(
+      names.filter((name) => /^\d+$/.test(name)),
+      (pid) =>
+        Effect.map(orEmpty(`/proc/${pid}/mountinfo`), (mounts) => mounts.includes(` - overlay ${of.name} `)),
+      { concurrency: 16 }
+    )
+    const described = yield* Effect.forEach(holders, (pid) =>
+      Effect.map(orEmpty(`/proc/${pid}/comm`), (name) => `process ${pid} (${name.trim()})`)
+    )
+    return described.join(", ")
   })
 
   const diskInUse = Effect.fnUntraced(function* (of: Container) {
     const loop = yield* readIfThere(of.files.loop)
     if (loop === undefined) return false
-    const backing = yield* fs
-      .readFileString(`/sys/block/loop${loop.trim()}/loop/backing_file`)
-      .pipe(Effect.orElseSucceed(() => ""))
+    const backing = yield* orEmpty(`/sys/block/loop${loop.trim()}/loop/backing_file`)
     // The kernel writes " (deleted)" after the path of a removed file.
     return backing.startsWith(of.files.disk)
   })
@@ -154,6 +176,7 @@ const make = Effect.gen(function* () {
     forgetMachine,
     removeAll: (of) =>
       Effect.forEach([of.runtimeState, of.directory], remove, { concurrency: 2, discard: true }),
-    diskInUse
+    diskInUse,
+    diskHolders
   })
 })

@@ -3,6 +3,7 @@
  * was killed, or containers of our own that nothing accounts for any more.
  */
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import type { BackendFailed, Timeout } from "../../domain/Errors.ts"
 import type { SandboxId } from "../../domain/Ids.ts"
 import { Cgroups } from "./Cgroup.ts"
@@ -61,7 +62,14 @@ export const reapInstance: Effect.Effect<
 > = Effect.gen(function* () {
   const files = yield* ContainerFiles
   const found = yield* findAll
-  yield* Effect.forEach(found, (id) => removeContainer(files.container(id)), { concurrency: 8 })
+  // Each by itself: one that cannot be removed keeps none of the others.
+  const failures = yield* Effect.forEach(
+    found,
+    (id) => Effect.flip(Effect.asVoid(removeContainer(files.container(id)))).pipe(Effect.option),
+    { concurrency: 8 }
+  )
+  const [first] = failures.flatMap(Option.toArray)
+  if (first !== undefined) return yield* first
   yield* releaseStrayRanges
   yield* removeInstanceGroup
   return found

@@ -1,5 +1,7 @@
 import { assert, describe, layer } from "@effect/vitest"
-import { Effect, FileSystem } from "effect"
+import { Effect, Fiber, FileSystem, Logger } from "effect"
+import { ChildProcess } from "effect/process"
+import { Generation } from "../../../src/domain/Ids.ts"
 import { Backend } from "../../../src/services/Backend.ts"
 import { Instance } from "../../../src/services/Instance.ts"
 import { backend, canRun, everything, leftovers, sandbox, sh, specOf } from "./support.ts"
@@ -51,6 +53,35 @@ describe.runIf(canRun)("the end of a container's machine", () => {
         yield* service.remove(request.sandboxId)
         assert.deepStrictEqual(yield* leftovers, [])
       }).pipe(Effect.provide(backend({ container: { orphanMillis: 200 } })))
+    )
+
+    it.effect(
+      "comes though somebody on the host holds its mounts, who is named, and the next start waits for them",
+      () =>
+        Effect.gen(function* () {
+          const service = yield* Backend
+          const lines: Array<string> = []
+          const logger = Logger.make(({ message }) => {
+            lines.push(String(message))
+          })
+          const { id, machine, request } = yield* sandbox()
+          yield* sh(machine, "echo kept > /home/user/file")
+          const pid = yield* agentOf(id)
+          const holder = yield* ChildProcess.make("nsenter", ["-t", String(pid), "-m", "sleep", "3091"])
+          const enters = ChildProcess.make("sh", [
+            "-c",
+            `until [ $(readlink /proc/${holder.pid}/ns/mnt) = $(readlink /proc/${pid}/ns/mnt) ]; do :; done`
+          ])
+          yield* Effect.flatMap(enters, ({ exitCode }) => exitCode)
+          yield* Effect.timeout(machine.terminate, "8 seconds").pipe(Effect.provide(Logger.layer([logger])))
+          assert.include(lines.join("\n"), `still in use by process ${holder.pid} (sleep)`)
+          assert.deepStrictEqual(yield* service.list, [{ sandboxId: id, generation: undefined }])
+          const next = { ...request, generation: Generation.make(2) }
+          const starting = yield* Effect.forkChild(service.provision(next), { startImmediately: true })
+          yield* holder.kill({ killSignal: "SIGKILL" })
+          const again = yield* Fiber.join(starting)
+          assert.strictEqual((yield* sh(again, "cat /home/user/file")).out, "kept\n")
+        }).pipe(Effect.scoped)
     )
 
     it.effect("does not come by itself to a detached one", () =>

@@ -270,7 +270,7 @@ describe("an end that kills", () => {
       const left = yield* found
       assert.notProperty(left, first.id)
       assert.notProperty(left, last.id)
-      assert.strictEqual(log.filter((line) => line.includes(stuck.id)).length, 1)
+      assert.isTrue(log.some((line) => line.includes(stuck.id)))
     }).pipe(Effect.scoped)
   )
 

@@ -2,7 +2,7 @@
  * The one database of an instance, which its stores share: where it is, how
  * its tables come to be, and what its failures are to callers.
  */
-import { Context, Effect, Layer, Path, Schema } from "effect"
+import { Context, Effect, Fiber, Layer, Path, Schema } from "effect"
 import { Reactivity } from "effect/reactivity"
 import { Migrator, SqlClient, SqlError } from "effect/sql"
 import { BackendFailed, InvalidArgument } from "../../domain/Errors.ts"
@@ -20,8 +20,14 @@ export const failed =
 
 type Broken = SqlError.SqlError | Schema.SchemaError
 
+/** How long a caller waits for the store, in milliseconds. */
+export const storeMillis = 5_000
+
+/** How long another process may hold the database before a statement gives up. Well below {@link storeMillis}, so that a reason is known. */
+const busyTimeout = "2 seconds"
+
 /** Errors of the database, and rows that are not what they should be, become `BackendFailed`. */
-export const guard =
+const translated =
   (operation: string) =>
   <A, E, R>(self: Effect.Effect<A, E, R>) =>
     Effect.catchIf(
@@ -29,6 +35,69 @@ export const guard =
       (error): error is Extract<E, Broken> => SqlError.isSqlError(error) || Schema.isSchemaError(error),
       (error) => Effect.fail(failed(operation)(error))
     )
+
+/** What is to be said of an operation, and done about it, when its caller does not wait any longer. */
+interface GivenUp {
+  readonly outcome: () => BackendFailed["outcome"]
+  /** Done once an operation of unknown outcome has ended all the same. */
+  readonly undo: Effect.Effect<unknown, Broken>
+}
+
+/**
+ * An operation of the store as its callers know it: what breaks is `BackendFailed`, and it ends within
+ * {@link storeMillis}. What a caller does not wait for any more goes on by itself, before whatever is asked next.
+ */
+const bounded =
+  (operation: string, { outcome, undo }: GivenUp) =>
+  <A, E, R>(self: Effect.Effect<A, E, R>) =>
+    Effect.gen(function* () {
+      const fiber = yield* Effect.forkDetach(translated(operation)(self), { startImmediately: true })
+      const done = fiber.pollUnsafe()
+      if (done !== undefined) return yield* done
+      const leave = Effect.sync(() => fiber.interruptUnsafe())
+      const giveUp = Effect.gen(function* () {
+        yield* leave
+        const known = outcome()
+        if (known === "unknown") {
+          yield* Effect.forkDetach(
+            Fiber.await(fiber).pipe(
+              Effect.andThen(undo),
+              Effect.catch((error) => Effect.logWarning(`could not undo: ${operation}`, error))
+            )
+          )
+        }
+        const reason = `it has not answered within ${storeMillis / 1000} seconds`
+        return yield* new BackendFailed({ backend: "store", operation, reason, outcome: known })
+      })
+      return yield* Fiber.join(fiber).pipe(
+        Effect.onInterrupt(() => leave),
+        Effect.timeoutOrElse({ duration: storeMillis, orElse: () => giveUp })
+      )
+    })
+
+/** An operation that changes nothing. See {@link bounded}. */
+export const reading = (operation: string) =>
+  bounded(operation, { outcome: () => "not-started", undo: Effect.void })
+
+/**
+ * An operation that changes something, in one transaction. What is given up before the last word of the transaction has
+ * no effect; after it the outcome is `unknown`, and `undo` is done when it has ended. See {@link bounded}.
+ */
+export const writing =
+  (sql: SqlClient.SqlClient, operation: string, undo: GivenUp["undo"] = Effect.void) =>
+  <A, E, R>(self: Effect.Effect<A, E, R>) =>
+    Effect.suspend(() => {
+      let isCommitting = false
+      return self.pipe(
+        Effect.tap(() =>
+          Effect.sync(() => {
+            isCommitting = true
+          })
+        ),
+        sql.withTransaction,
+        bounded(operation, { outcome: () => (isCommitting ? "unknown" : "not-started"), undo })
+      )
+    })
 
 /** Whether the database of the `SqlClient` is one that may be opened again, by a later version of us. */
 const IsKept = Context.Reference<boolean>("fiberbox/layers/sql/IsKept", { defaultValue: () => true })
@@ -92,10 +161,7 @@ export const migrated: Layer.Layer<never, BackendFailed | InvalidArgument, SqlCl
 /** Tries whether the `SqlClient`'s database can be written, for the service's health. */
 export const probe: Layer.Layer<never, never, SqlClient.SqlClient> = Layer.effectContext(
   Effect.map(SqlClient.SqlClient, (sql) =>
-    Context.make(
-      StoreProbe,
-      sql`PRAGMA user_version = 1`.pipe(sql.withTransaction, guard("write"), Effect.asVoid)
-    )
+    Context.make(StoreProbe, sql`PRAGMA user_version = 1`.pipe(writing(sql, "write"), Effect.asVoid))
   )
 )
 
@@ -114,7 +180,10 @@ export const layerInstance: Layer.Layer<
     const path = yield* Path.Path
     const open = SqliteClient.make({
       filename: path.join(stateDir, "store.db"),
-      synchronous: ephemeral ? "off" : "full"
+      // Nobody else opens an ephemeral one's, and it waits for no disk.
+      ...(ephemeral
+        ? { synchronous: "off" as const }
+        : { synchronous: "full" as const, thread: "own" as const, busyTimeout })
     })
     const client = Layer.effect(SqlClient.SqlClient, Effect.mapError(open, unopened("open")))
     return Layer.merge(Layer.provide(client, Reactivity.layer), Layer.succeed(IsKept, !ephemeral))

@@ -6,7 +6,7 @@ import { SqlClient } from "effect/sql"
 import { AuditEntry } from "../../domain/Audit.ts"
 import type { BackendFailed, InvalidArgument } from "../../domain/Errors.ts"
 import { AuditStore, auditKept } from "../../services/Audit.ts"
-import { guard, migrated } from "./Database.ts"
+import { migrated, reading, writing } from "./Database.ts"
 
 const StoredEntry = Schema.fromJsonString(AuditEntry)
 const encodeEntry = Schema.encodeEffect(StoredEntry)
@@ -22,17 +22,17 @@ const make = (sql: SqlClient.SqlClient): AuditStore["Service"] => ({
       }
       const oldest = (entries.at(-1)?.sequence ?? 0) - auditKept
       if (oldest > 0) yield* sql`DELETE FROM audit WHERE sequence <= ${oldest}`
-    }).pipe(sql.withTransaction, guard("write the audit")),
+    }).pipe(writing(sql, "write the audit")),
   read: (after, limit) =>
     sql`SELECT entry FROM audit WHERE sequence > ${after} ORDER BY sequence LIMIT ${limit}`.pipe(
       Effect.flatMap(decodeRows),
       Effect.map((rows) => rows.map((row) => row.entry)),
-      guard("read the audit")
+      reading("read the audit")
     ),
   last: sql`SELECT coalesce(max(sequence), 0) AS last FROM audit`.pipe(
     Effect.flatMap(decodeLast),
     Effect.map(([{ last }]) => last),
-    guard("read the audit")
+    reading("read the audit")
   )
 })
 

@@ -5,7 +5,7 @@ import { Effect, Layer, Schema } from "effect"
 import { SqlClient, type Statement } from "effect/sql"
 import type { BackendFailed, InvalidArgument } from "../../domain/Errors.ts"
 import { KeyRecord, KeyStore } from "../../services/Keys.ts"
-import { guard, migrated } from "./Database.ts"
+import { migrated, reading, writing } from "./Database.ts"
 
 const StoredKey = Schema.fromJsonString(KeyRecord)
 const encodeKey = Schema.encodeEffect(StoredKey)
@@ -28,20 +28,23 @@ const make = (sql: SqlClient.SqlClient): KeyStore["Service"] => {
       Effect.flatMap(encodeKey(key), (record) => {
         const row = { id: key.id, created_at: key.createdAt, record, last_used_at: key.lastUsedAt }
         return sql`INSERT INTO keys ${sql.insert(row)}`
-      }).pipe(guard("insert a key"), Effect.asVoid),
+      }).pipe(writing(sql, "insert a key"), Effect.asVoid),
     get: (id) =>
       keys(sql`id = ${id}`).pipe(
         Effect.map((found) => found[0]),
-        guard("get a key")
+        reading("get a key")
       ),
-    list: keys(sql`1`).pipe(guard("list keys")),
+    list: keys(sql`1`).pipe(reading("list keys")),
     remove: (id) =>
       sql`DELETE FROM keys WHERE id = ${id} RETURNING id`.pipe(
         Effect.map((removed) => removed.length > 0),
-        guard("remove a key")
+        writing(sql, "remove a key")
       ),
     touch: (id, at) =>
-      sql`UPDATE keys SET last_used_at = ${at} WHERE id = ${id}`.pipe(guard("touch a key"), Effect.asVoid)
+      sql`UPDATE keys SET last_used_at = ${at} WHERE id = ${id}`.pipe(
+        writing(sql, "touch a key"),
+        Effect.asVoid
+      )
   }
 }
 

@@ -16,7 +16,7 @@ import * as PageCursor from "../../services/PageCursor.ts"
 import type { Admission } from "../../services/Quotas.ts"
 import { keptIn, type SandboxRecord, SandboxStore, tombstonesKept } from "../../services/SandboxStore.ts"
 import * as Database from "./Database.ts"
-import { failed, guard } from "./Database.ts"
+import { failed, reading, writing } from "./Database.ts"
 import { encodeRecord, makeReader } from "./SandboxRows.ts"
 
 /** The store in the database of the `SqlClient`, whose tables are made or brought up to date first. */
@@ -189,13 +189,13 @@ const make = (sql: SqlClient.SqlClient): SandboxStore["Service"] => {
   )
 
   const purge = Effect.fnUntraced(function* (killedBefore: Timestamp, except: ReadonlyArray<SandboxId>) {
-    const before = Math.max(killedBefore, yield* overBudget)
+    const before = Math.max(killedBefore, yield* overBudget.pipe(reading("purge")))
     let purged = 0
     while (true) {
       const removed = yield* sql`DELETE FROM sandboxes WHERE id IN (
           SELECT id FROM sandboxes WHERE killed_at < ${before} AND id NOT IN (${idsIn(sql, except)})
           ORDER BY killed_at LIMIT ${purgedAtOnce}
-        ) RETURNING id`.pipe(guard("purge"))
+        ) RETURNING id`.pipe(writing(sql, "purge"))
       purged += removed.length
       if (removed.length < purgedAtOnce) return purged
       yield* Effect.yieldNow
@@ -203,18 +203,22 @@ const make = (sql: SqlClient.SqlClient): SandboxStore["Service"] => {
   })
 
   return {
-    create: (record, admission) => create(record, admission).pipe(sql.withTransaction, guard("create")),
-    save: (record, bodies) => save(record, bodies).pipe(sql.withTransaction, guard("save")),
-    get: (id) => one(sql`id = ${id}`).pipe(guard("get")),
-    byKey: (owner, key) => byKey(owner, key).pipe(guard("find by key")),
-    find: (owner, idOrName) => find(owner, idOrName).pipe(guard("find")),
-    list: (owner, request) => list(owner, request).pipe(guard("list")),
-    alive: records(sql`status <> 'killed' ORDER BY created_at, id`).pipe(guard("alive")),
+    create: (record, admission) =>
+      // Whoever is told that it was not created will not look after it.
+      create(record, admission).pipe(
+        writing(sql, "create", sql`DELETE FROM sandboxes WHERE id = ${record.id}`)
+      ),
+    save: (record, bodies) => save(record, bodies).pipe(writing(sql, "save")),
+    get: (id) => one(sql`id = ${id}`).pipe(reading("get")),
+    byKey: (owner, key) => byKey(owner, key).pipe(reading("find by key")),
+    find: (owner, idOrName) => find(owner, idOrName).pipe(reading("find")),
+    list: (owner, request) => list(owner, request).pipe(reading("list")),
+    alive: records(sql`status <> 'killed' ORDER BY created_at, id`).pipe(reading("alive")),
     count: sql`SELECT status, count(*) AS count FROM sandboxes INDEXED BY sandboxes_living
       WHERE status <> 'killed' GROUP BY status`.pipe(
       Effect.flatMap(decodeCounts),
       Effect.map((rows) => new Map(rows.map(({ status, count }) => [status, count]))),
-      guard("count")
+      reading("count")
     ),
     known: (ids) =>
       sql`SELECT id, killed_at FROM sandboxes WHERE id IN (${idsIn(sql, ids)})`.pipe(
@@ -222,16 +226,16 @@ const make = (sql: SqlClient.SqlClient): SandboxStore["Service"] => {
         Effect.map(
           (rows) => new Map(rows.map(({ id, killed_at: at }) => [id, { killedAt: at ?? undefined }]))
         ),
-        guard("look for sandboxes")
+        reading("look for sandboxes")
       ),
     events: (id, after, limit) =>
       sql`SELECT event FROM events WHERE sandbox_id = ${id} AND sequence > ${after}
         ORDER BY sequence LIMIT ${limit}`.pipe(
         Effect.flatMap(decodeEvents),
         Effect.map((rows) => rows.map((row) => row.event)),
-        guard("events")
+        reading("events")
       ),
-    purge: (killedBefore, except = []) => purge(killedBefore, except).pipe(guard("purge"))
+    purge: (killedBefore, except = []) => purge(killedBefore, except)
   }
 }
 

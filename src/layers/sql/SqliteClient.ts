@@ -4,8 +4,10 @@
  *
  * One client is one connection. Statements of different fibers take turns, and
  * a transaction holds the connection until it ends. A statement runs to its end
- * once begun, with the whole program waiting: right for a small local store,
- * not for large scans.
+ * once begun: SQLite in Node cannot be interrupted. So a database that a slow
+ * disk or another process may hold up belongs in a thread of its own
+ * (`thread: "own"`), where only those wait who ask it something; a statement costs some
+ * 50 microseconds more there. With `thread: "callers"` the whole program waits for each statement.
  *
  * **Durability.** What a statement outside a transaction or a committed
  * transaction acknowledged survives the death of the process at any moment,
@@ -16,12 +18,12 @@
  * `"off"` nothing waits for the disk and undoing is kept in memory: for a
  * database that nobody opens again when the process has ended.
  */
-import { DatabaseSync, type StatementSync } from "node:sqlite"
-import { Context, Duration, Effect, Layer, Option, type Scope, Semaphore, Stream } from "effect"
+import { Context, Duration, Effect, Layer, Scope, Semaphore, Stream } from "effect"
 import { Reactivity } from "effect/reactivity"
 import { SqlClient, type SqlConnection, type SqlError, Statement } from "effect/sql"
-import { type Operation, sqlError } from "./SqliteErrors.ts"
-import { StatementCache, toRow, toSqliteValues } from "./SqliteStatements.ts"
+import { type Answer, type DatabaseOptions, faultOf, type Request, SqliteDatabase } from "./SqliteDatabase.ts"
+import { faultError, type Operation } from "./SqliteErrors.ts"
+import { openThread } from "./SqliteThread.ts"
 
 /** How a database is opened. */
 export interface SqliteConfig {
@@ -31,10 +33,11 @@ export interface SqliteConfig {
   readonly synchronous?: "off" | "normal" | "full" | undefined
   /**
    * How long a statement waits while another process holds the database,
-   * before it fails with a `LockTimeoutError`. The whole program stands still
-   * meanwhile, so it is short: default 1 second.
+   * before it fails with a `LockTimeoutError`; default 1 second.
    */
   readonly busyTimeout?: Duration.Input | undefined
+  /** Where statements are carried out; default `callers`. */
+  readonly thread?: "callers" | "own" | undefined
   /** Opens the database for reading only; it must exist. */
   readonly readOnly?: boolean | undefined
   /** Compiled statements kept for reuse; default 200. */
@@ -52,9 +55,15 @@ export interface SqliteConfig {
 export const make = Effect.fnUntraced(function* (
   config: SqliteConfig
 ): Effect.fn.Return<SqlClient.SqlClient, SqlError.SqlError, Scope.Scope | Reactivity.Reactivity> {
-  const database = yield* open(config)
+  const options: DatabaseOptions = {
+    filename: config.filename,
+    synchronous: config.synchronous ?? "normal",
+    busyMillis: Duration.toMillis(config.busyTimeout ?? "1 second"),
+    readOnly: config.readOnly ?? false,
+    cacheSize: config.statementCacheSize ?? 200
+  }
   const acquirers = SqlClient.makeSqliteAcquirers({
-    connection: Effect.succeed(makeConnection(database, config.statementCacheSize ?? 200)),
+    connection: config.thread === "own" ? yield* inThread(options) : Effect.succeed(yield* direct(options)),
     semaphore: Semaphore.makeUnsafe(1),
     isTransaction: (connection) => connection.isTransaction()
   })
@@ -73,126 +82,89 @@ export const make = Effect.fnUntraced(function* (
 export const layer = (config: SqliteConfig): Layer.Layer<SqlClient.SqlClient, SqlError.SqlError> =>
   Layer.provide(Layer.effect(SqlClient.SqlClient, make(config)), Reactivity.layer)
 
-const open = (config: SqliteConfig): Effect.Effect<DatabaseSync, SqlError.SqlError, Scope.Scope> =>
-  Effect.acquireRelease(
-    Effect.try({
-      try: () => openDatabase(config),
-      catch: (cause) => sqlError(cause, "open")
-    }),
-    (database) => Effect.sync(() => database.close())
-  )
-
-const openDatabase = (config: SqliteConfig): DatabaseSync => {
-  const database = new DatabaseSync(config.filename, {
-    readOnly: config.readOnly ?? false,
-    enableForeignKeyConstraints: true,
-    enableDoubleQuotedStringLiterals: false,
-    timeout: Duration.toMillis(config.busyTimeout ?? "1 second")
-  })
-  try {
-    const { synchronous = "normal" } = config
-    // First, because changing the journal's mode is a write too.
-    database.exec(`PRAGMA synchronous = ${synchronous}`)
-    if (config.readOnly !== true) {
-      database.exec(`PRAGMA journal_mode = ${synchronous === "off" ? "MEMORY" : "WAL"}`)
-    }
-    return database
-  } catch (cause) {
-    database.close()
-    throw cause
-  }
-}
-
 interface SqliteConnection extends SqlConnection.Connection {
   readonly isTransaction: () => boolean
 }
 
+/** Carries out a statement, and fails with what went wrong. */
+type Run = (request: Request, operation: Operation) => Effect.Effect<Answer, SqlError.SqlError>
+
+/** A database in this thread. */
+const direct = (options: DatabaseOptions): Effect.Effect<SqliteConnection, SqlError.SqlError, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.try({
+      try: () => new SqliteDatabase(options),
+      catch: (cause) => faultError(faultOf(cause), "open")
+    }),
+    (database) => Effect.sync(() => database.close())
+  ).pipe(Effect.map((database) => makeConnection((request) => Effect.sync(() => database.run(request)))))
+
+/** A database in a thread of its own. A thread that has ended is followed by another one. */
+const inThread = Effect.fnUntraced(function* (options: DatabaseOptions) {
+  const scope = yield* Effect.scope
+  const begin = Effect.gen(function* () {
+    const thread = yield* Effect.mapError(openThread(options), (fault) => faultError(fault, "open"))
+    const connection = makeConnection((request, operation) =>
+      // What is sent is carried out, whoever still waits for it; so whether a transaction is open is known only then.
+      Effect.uninterruptible(Effect.mapError(thread.run(request), (fault) => faultError(fault, operation)))
+    )
+    return { thread, connection }
+  }).pipe(Effect.provideService(Scope.Scope, scope))
+  let current = yield* begin
+  return Effect.suspend(() => {
+    if (!current.thread.hasEnded()) return Effect.succeed(current.connection)
+    return Effect.map(begin, (next) => {
+      current = next
+      return next.connection
+    })
+  })
+})
+
 type Transform = (<A extends object>(rows: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
 
-const makeConnection = (database: DatabaseSync, cacheSize: number): SqliteConnection => {
-  const cache = new StatementCache(database, cacheSize)
-  const cached = (sql: string) => cache.get(sql)
-  const fresh = (sql: string) => cache.prepare(sql)
+const makeConnection = (run: Run): SqliteConnection => {
+  let inTransaction = false
 
-  const run = <A>(
-    operation: Operation,
-    prepare: (sql: string) => StatementSync,
-    sql: string,
-    use: (statement: StatementSync) => A
-  ): Effect.Effect<A, SqlError.SqlError> =>
+  const ask = (operation: Operation, request: Omit<Request, "bigints">) =>
     Effect.withFiber((fiber) =>
-      Effect.try({
-        try: () => {
-          const statement = prepare(sql)
-          statement.setReadBigInts(Context.get(fiber.context, SqlClient.SafeIntegers))
-          return use(statement)
-        },
-        catch: (cause) => sqlError(cause, operation)
+      run({ ...request, bigints: Context.get(fiber.context, SqlClient.SafeIntegers) }, operation)
+    ).pipe(
+      // Only a thread that has ended fails here, and its transaction with it.
+      Effect.tapError(() =>
+        Effect.sync(() => {
+          inTransaction = false
+        })
+      ),
+      Effect.flatMap((answer) => {
+        inTransaction = answer.inTransaction
+        return "fault" in answer
+          ? Effect.fail(faultError(answer.fault, operation))
+          : Effect.succeed(answer.value)
       })
     )
 
+  const rows = (cached: boolean) => (sql: string, params: ReadonlyArray<unknown>, transform: Transform) =>
+    Effect.map(ask("execute", { sql, params, shape: "rows", cached }), (value) => {
+      const found = isRows(value) ? value : []
+      return transform === undefined ? found : transform(found)
+    })
+  const values = (cached: boolean) => (sql: string, params: ReadonlyArray<unknown>) =>
+    Effect.map(ask("executeValues", { sql, params, shape: "values", cached }), (value) =>
+      isLists(value) ? value : []
+    )
+
   return {
-    isTransaction: () => database.isTransaction,
-    execute: (sql, params, transform) => run("execute", cached, sql, rows(params, transform)),
-    executeUnprepared: (sql, params, transform) => run("execute", fresh, sql, rows(params, transform)),
-    executeValues: (sql, params) => run("executeValues", cached, sql, values(params)),
-    executeValuesUnprepared: (sql, params) => run("executeValues", fresh, sql, values(params)),
-    executeRaw: (sql, params) => run("executeRaw", cached, sql, raw(params)),
+    isTransaction: () => inTransaction,
+    execute: rows(true),
+    executeUnprepared: rows(false),
+    executeValues: values(true),
+    executeValuesUnprepared: values(false),
+    executeRaw: (sql, params) => ask("executeRaw", { sql, params, shape: "raw", cached: true }),
+    // All rows at once: an unfinished statement would keep its read transaction, and with it the growing log.
     executeStream: (sql, params, transform) =>
-      // A statement of its own: one from the cache could be begun again by somebody else half way through.
-      run("executeStream", fresh, sql, (statement) => statement.iterate(...toSqliteValues(params))).pipe(
-        Effect.map((iterator) => streamRows(iterator, transform)),
-        Stream.unwrap
-      )
+      Stream.unwrap(Effect.map(rows(false)(sql, params, transform), Stream.fromIterable))
   }
 }
 
-const rows =
-  (params: ReadonlyArray<unknown>, transform: Transform) =>
-  (statement: StatementSync): ReadonlyArray<object> => {
-    const found = statement.all(...toSqliteValues(params)).map(toRow)
-    return transform === undefined ? found : transform(found)
-  }
-
-const values =
-  (params: ReadonlyArray<unknown>) =>
-  (statement: StatementSync): ReadonlyArray<ReadonlyArray<unknown>> => {
-    statement.setReturnArrays(true)
-    try {
-      return statement.all(...toSqliteValues(params)).map((row) => Object.values(row))
-    } finally {
-      statement.setReturnArrays(false)
-    }
-  }
-
-/** What SQLite itself answers: rows, or the number of changes and the last row id. */
-const raw = (params: ReadonlyArray<unknown>) => (statement: StatementSync) =>
-  statement.columns().length > 0
-    ? statement.all(...toSqliteValues(params))
-    : statement.run(...toSqliteValues(params))
-
-/** Rows a stream takes from the database at a time. */
-const rowsPerPull = 128
-
-const streamRows = (
-  iterator: Iterator<object>,
-  transform: Transform
-): Stream.Stream<object, SqlError.SqlError> =>
-  Stream.paginate(undefined, () =>
-    Effect.try({
-      try: (): readonly [ReadonlyArray<object>, Option.Option<undefined>] => {
-        const found: Array<object> = []
-        while (found.length < rowsPerPull) {
-          const next = iterator.next()
-          if (next.done === true) break
-          found.push(toRow(next.value))
-        }
-        const more = found.length === rowsPerPull ? Option.some(undefined) : Option.none()
-        return [transform === undefined ? found : transform(found), more]
-      },
-      catch: (cause) => sqlError(cause, "executeStream")
-    })
-  ).pipe(
-    // An unfinished statement would keep its read transaction, and with it the growing log.
-    Stream.ensuring(Effect.sync(() => iterator.return?.()))
-  )
+const isRows = (value: unknown): value is ReadonlyArray<object> => Array.isArray(value)
+const isLists = (value: unknown): value is ReadonlyArray<ReadonlyArray<unknown>> => Array.isArray(value)

@@ -7,9 +7,23 @@
  */
 import { Predicate } from "effect"
 import { SqlError } from "effect/sql"
+import type { Fault } from "./SqliteDatabase.ts"
 
 /** Where an error arose: while a statement was compiled, or while doing what `effect/sql` was asked for. */
 export type Operation = "open" | "prepare" | "execute" | "executeRaw" | "executeValues" | "executeStream"
+
+/** A {@link Fault} as the error that it was. */
+class SqliteFault extends Error {
+  readonly errcode: number | undefined
+  constructor({ errcode, message }: Fault) {
+    super(message)
+    this.errcode = errcode
+  }
+}
+
+/** The `SqlError` of what went wrong with a statement. */
+export const faultError = (fault: Fault, operation: Operation): SqlError.SqlError =>
+  sqlError(new SqliteFault(fault), fault.atPrepare ? "prepare" : operation)
 
 const textOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))
 
@@ -66,12 +80,6 @@ const reasonOf = (cause: unknown, operation: Operation): SqlError.SqlErrorReason
       return new SqlError.UnknownError(detail)
   }
 }
-
-/** A mistake in SQL that SQLite itself would not notice. */
-export const syntaxError = (message: string): SqlError.SqlError =>
-  new SqlError.SqlError({
-    reason: new SqlError.SqlSyntaxError({ cause: new Error(message), operation: "prepare", message })
-  })
 
 /** Whether the database could not grow: the disk, or the quota on it, is full. */
 export const isDiskFull = (error: SqlError.SqlError): boolean => {

@@ -1,8 +1,11 @@
+import { fileURLToPath } from "node:url"
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Arbitrary, Context, Effect, FileSystem, Layer, Schema } from "effect"
+import { Arbitrary, Context, Effect, Fiber, FileSystem, Latch, Layer, Schema, Stream } from "effect"
 import { SecureRandom } from "effect/crypto"
+import { ChildProcess } from "effect/process"
 import { Migrator, SqlClient } from "effect/sql"
+import { TestClock } from "effect/testing"
 import { PolicyDenied } from "../../../src/domain/Errors.ts"
 import { IdempotencyKey } from "../../../src/domain/Ids.ts"
 import { resolveSpec } from "../../../src/domain/Sandbox.ts"
@@ -197,6 +200,94 @@ describe("sqlite", () => {
       assert.match(refused.message, /damaged .*fiberbox remains/)
       assert.strictEqual(yield* fs.readFileString(`${stateDir}/store.db`), text)
     }).pipe(Effect.scoped, Effect.provide(NodeServices.layer))
+  )
+})
+
+describe("a store that does not answer", () => {
+  const persistent = Effect.gen(function* () {
+    const fs = yield* FileSystem.FileSystem
+    const stateDir = yield* fs.makeTempDirectoryScoped({ prefix: "fiberbox-store-" })
+    const layer = SqlSandboxStore.layerInstance.pipe(
+      Layer.provide(DirectoryInstance.layer({ stateDir })),
+      Layer.provide(SecureRandom.layerWebCrypto)
+    )
+    return { stateDir, store: Context.get(yield* Layer.build(layer), SandboxStore) }
+  })
+
+  /** Holds the database as a copying program does, until the scope closes. */
+  const held = Effect.fnUntraced(function* (stateDir: string) {
+    const program = fileURLToPath(new URL("./holder.ts", import.meta.url))
+    const holder = yield* ChildProcess.make(process.execPath, [program, `${stateDir}/store.db`], {
+      stderr: "inherit"
+    })
+    yield* holder.stdout.pipe(Stream.take(1), Stream.runDrain)
+  })
+
+  const turn = Effect.callback<void>((resume) => {
+    setImmediate(() => resume(Effect.void))
+  })
+
+  it.live("because another process holds it, holds up its callers only, and tells them to try again", () =>
+    Effect.gen(function* () {
+      const { stateDir, store } = yield* persistent
+      yield* store.create(recordOf(0))
+      const refused = yield* Effect.gen(function* () {
+        yield* held(stateDir)
+        const saving = yield* Effect.forkChild(Effect.flip(store.save(recordOf(0, { restarts: 1 }), [])))
+        // Before it has given up, the program goes through any number of turns.
+        for (let n = 0; n < 200; n++) yield* turn
+        assert.isUndefined(saving.pollUnsafe())
+        return yield* Fiber.join(saving)
+      }).pipe(Effect.scoped)
+      assert.deepInclude(refused, { _tag: "BackendFailed", outcome: "not-started", isRetryable: true })
+      yield* store.save(recordOf(0, { restarts: 2 }), [])
+      assert.strictEqual((yield* store.get(idOf(0)))?.restarts, 2)
+    }).pipe(Effect.scoped, Effect.provide(NodeServices.layer))
+  )
+
+  it.effect("for whatever reason is given up after five seconds, and nothing was changed", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const store = yield* SandboxStore
+      const holder = yield* Effect.forkChild(sql.withTransaction(Effect.never))
+      yield* Effect.yieldNow
+      const asked = yield* Effect.forkChild(
+        Effect.all([Effect.flip(store.create(recordOf(0))), Effect.flip(store.alive)], {
+          concurrency: "unbounded"
+        })
+      )
+      yield* TestClock.adjust(5_000)
+      for (const error of yield* Fiber.join(asked)) {
+        assert.deepInclude(error, { _tag: "BackendFailed", outcome: "not-started", isRetryable: true })
+      }
+      yield* Fiber.interrupt(holder)
+      assert.deepStrictEqual(yield* store.alive, [])
+    }).pipe(Effect.provide(Layer.provideMerge(layer, client)))
+  )
+
+  it.effect("in the last step of a creation does not keep what nobody knows of", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const disk = yield* Latch.make(true)
+      const slow = new Proxy(sql, {
+        get: (target, name) =>
+          name === "withTransaction"
+            ? <A, E, R>(self: Effect.Effect<A, E, R>) =>
+                Effect.uninterruptible(Effect.tap(sql.withTransaction(self), disk.await))
+            : Reflect.get(target, name)
+      })
+      const store = Context.get(
+        yield* Layer.build(Layer.provide(SqlSandboxStore.layer, Layer.succeed(SqlClient.SqlClient, slow))),
+        SandboxStore
+      )
+      yield* disk.close
+      const creating = yield* Effect.forkChild(Effect.flip(store.create(recordOf(0))))
+      yield* TestClock.adjust(5_000)
+      assert.deepInclude(yield* Fiber.join(creating), { _tag: "BackendFailed", outcome: "unknown" })
+      yield* disk.open
+      yield* Effect.yieldNow
+      assert.deepStrictEqual(yield* store.alive, [])
+    }).pipe(Effect.scoped, Effect.provide(client))
   )
 })
 

@@ -4,7 +4,7 @@ import { Console, Effect } from "effect"
 import { SqlClient } from "effect/sql"
 import * as SqliteClient from "../../../src/layers/sql/SqliteClient.ts"
 
-const [, , filename = ":memory:"] = process.argv
+const [, , filename = ":memory:", thread] = process.argv
 
 const program = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
@@ -15,4 +15,6 @@ const program = Effect.gen(function* () {
   }
 })
 
-NodeRuntime.runMain(Effect.provide(program, SqliteClient.layer({ filename })))
+NodeRuntime.runMain(
+  Effect.provide(program, SqliteClient.layer({ filename, thread: thread === "own" ? "own" : "callers" }))
+)

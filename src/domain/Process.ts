@@ -9,6 +9,7 @@ import { Schema } from "effect"
 import { IsolationLevel } from "./Capability.ts"
 import { Generation, LeaseId, ProcessId, ReaderId } from "./Ids.ts"
 import { Env, Millis, Timestamp, User } from "./Sandbox.ts"
+import { isUtf8 } from "./Text.ts"
 
 /** A byte position in a journal. */
 export const Cursor = Schema.Natural
@@ -21,7 +22,10 @@ export const PtySize = Schema.Struct({
 })
 export type PtySize = typeof PtySize.Type
 
-const Argument = Schema.String.check(Schema.isPattern(/^[^\0]*$/, { message: "an argument has no NUL" }))
+const Argument = Schema.String.check(
+  Schema.isPattern(/^[^\0]*$/, { message: "an argument has no NUL" }),
+  isUtf8
+)
 
 /** Bytes of arguments and environment, each with its NUL, that every backend takes. Linux has a limit of its own for all, and more room. */
 export const maxArgumentBytes = 1024 * 1024
@@ -43,7 +47,8 @@ export const SandboxPath = Schema.String.check(
       3 * path.length <= maxPathBytes ||
       encoder.encode(path).byteLength <= maxPathBytes ||
       `a path has at most ${maxPathBytes} bytes: use a shorter one`
-  )
+  ),
+  isUtf8
 )
 export type SandboxPath = typeof SandboxPath.Type
 

@@ -6,6 +6,7 @@ import { Schema } from "effect"
 import { IsolationLevel } from "./Capability.ts"
 import { Generation, IdempotencyKey, Owner, SandboxId, SandboxName } from "./Ids.ts"
 import { Status } from "./Status.ts"
+import { isUtf8 } from "./Text.ts"
 
 const positive = (what: string) => Schema.isGreaterThan(0, { message: `${what} must be greater than 0` })
 
@@ -55,14 +56,15 @@ export const Network = Schema.Union([
 export type Network = typeof Network.Type
 
 const EnvName = Schema.String.check(
-  Schema.isPattern(/^[^=\0]+$/, { message: "an environment name is not empty and has no = and no NUL" })
+  Schema.isPattern(/^[^=\0]+$/, { message: "an environment name is not empty and has no = and no NUL" }),
+  isUtf8
 )
 
 // Names are a check of the whole record: a checked key schema would silently drop the entries it does not match.
 /** Environment variables. A name has no `=` and no NUL, a value has no NUL. */
 export const Env = Schema.Record(
   Schema.String,
-  Schema.String.check(Schema.isPattern(/^[^\0]*$/, { message: "an environment value has no NUL" }))
+  Schema.String.check(Schema.isPattern(/^[^\0]*$/, { message: "an environment value has no NUL" }), isUtf8)
 ).check(Schema.isPropertyNames(EnvName))
 export type Env = typeof Env.Type
 

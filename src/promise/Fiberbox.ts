@@ -5,7 +5,7 @@ import { Context, Effect, Exit, Layer, Logger, ManagedRuntime, References, Schem
 import type { Options as ServiceOptions } from "../client.ts"
 import type { Options as ContainerOptions } from "../container.ts"
 import type { Options as MemoryOptions } from "../memory.ts"
-import { decodeInput } from "../services/Input.ts"
+import { decodeInput, optionsObject } from "../services/Input.ts"
 import type { Sandbox as FacadeSandbox } from "../services/Sandbox.ts"
 import { Sandboxes } from "../services/Sandboxes.ts"
 import { closeAtEnd, holdProcess, layerIdle } from "./Alive.ts"
@@ -34,7 +34,14 @@ export interface Fiberbox extends Lifted<Sandboxes["Service"]>, AsyncDisposable 
 /** Where sandboxes of this process run. */
 export const BackendName = Schema.Literals(["container", "memory"])
 
-const decodeBackend = decodeInput(Schema.Struct({ backend: Schema.optional(BackendName) }), "")
+const decodePlace = decodeInput(
+  Schema.Struct({
+    backend: Schema.optional(BackendName),
+    stateDir: Schema.optional(Schema.NonEmptyString),
+    baseDir: Schema.optional(Schema.NonEmptyString)
+  }),
+  ""
+)
 
 /** What is not asked for is not loaded. */
 const layerOf = (options: FiberboxOptions): Layer.Layer<Sandboxes, unknown> => {
@@ -43,7 +50,7 @@ const layerOf = (options: FiberboxOptions): Layer.Layer<Sandboxes, unknown> => {
     if (options.backend === "memory") return (await import("../memory.ts")).layer(options)
     return (await import("../container.ts")).layer(options)
   }
-  return Layer.unwrap(Effect.andThen(decodeBackend(options), Effect.promise(load)))
+  return Layer.unwrap(Effect.andThen(decodePlace(options), Effect.promise(load)))
 }
 
 /** The standard output of a program is its own; what it should know of goes to standard error. */
@@ -100,7 +107,7 @@ export const openUntil = async (
   options: FiberboxOptions & CallOptions,
   onClose: () => void
 ): Promise<Fiberbox> => {
-  const { signal, ...place } = options
+  const { signal, ...place } = await Effect.runPromise(optionsObject(options))
   const runtime = ManagedRuntime.make(
     Holder.layer.pipe(Layer.provide(layerOf(place)), Layer.provideMerge(Layer.merge(layerIdle, quiet)))
   )

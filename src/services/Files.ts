@@ -6,14 +6,14 @@
  * offset and becomes visible at the end.
  */
 import { Effect, Exit, Schema, Stream } from "effect"
-import { type FileFailed, ResourceExhausted } from "../domain/Errors.ts"
+import { type FileFailed, InvalidArgument, ResourceExhausted } from "../domain/Errors.ts"
 import { type FileInfo, type FileList, Mode, maxChunkBytes, type WatchEvent } from "../domain/FileSystem.ts"
 import type { SandboxId, UploadId } from "../domain/Ids.ts"
 import { SandboxPath } from "../domain/Process.ts"
 import { User } from "../domain/Sandbox.ts"
 import { type FileOperationError, ListDepth, ListLimit } from "../rpc/SandboxRpcs.ts"
 import { concat } from "./Bytes.ts"
-import { decodeInput } from "./Input.ts"
+import { decodeBytes, decodeInput, optionsObject } from "./Input.ts"
 import type { Client } from "./SandboxClient.ts"
 
 /** Whose rights an operation has. */
@@ -97,47 +97,49 @@ export interface FilesApi {
 
 const decodePath = decodeInput(SandboxPath, "path")
 const decodeMode = decodeInput(Mode, "mode")
-const decodeUser = decodeInput(User, "as")
-const decodeRange = decodeInput(
-  Schema.Struct({ offset: Schema.optional(Schema.Natural), length: Schema.optional(Schema.Natural) }),
+const decodeOptions = decodeInput(
+  Schema.Struct({
+    as: Schema.optional(User),
+    mode: Schema.optional(Mode),
+    offset: Schema.optional(Schema.Natural),
+    length: Schema.optional(Schema.Natural),
+    maxBytes: Schema.optional(Schema.Number.check(Schema.isGreaterThanOrEqualTo(0))),
+    depth: Schema.optional(ListDepth),
+    limit: Schema.optional(ListLimit),
+    recursive: Schema.optional(Schema.Boolean)
+  }),
   ""
 )
-const decodeBounds = decodeInput(
-  Schema.Struct({ depth: Schema.optional(ListDepth), limit: Schema.optional(ListLimit) }),
-  ""
-)
-const encoder = new TextEncoder()
-const decoder = new TextDecoder()
+const decodeContent = decodeBytes("content")
+// A byte order mark is part of what was written.
+const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
 const defaultMaxBytes = 64 * 1024 * 1024
 
 /** The file side of a handle on `sandboxId`, over a client of the contract. */
 export const makeFiles = (client: Client, sandboxId: SandboxId, newUploadId: () => UploadId): FilesApi => {
-  const asUser = (options: AsUser = {}) =>
-    options.as === undefined ? Effect.succeed(undefined) : decodeUser(options.as)
-
-  /** The checked target of an operation. */
-  const at = Effect.fnUntraced(function* (path: string, options?: AsUser) {
-    return { sandboxId, path: yield* decodePath(path), as: yield* asUser(options) }
+  /** The checked target of an operation, and its options. */
+  const at = Effect.fnUntraced(function* (path: string, options: object = {}) {
+    const { as, ...rest } = yield* decodeOptions(options)
+    return { target: { sandboxId, path: yield* decodePath(path), as }, ...rest }
   })
 
-  const writable = Effect.fnUntraced(function* (path: string, options: WriteOptions = {}) {
-    if (options.mode !== undefined) yield* decodeMode(options.mode)
-    return { ...(yield* at(path, options)), mode: options.mode }
+  const writable = Effect.fnUntraced(function* (path: string, options?: WriteOptions) {
+    const { target, mode } = yield* at(path, options)
+    return { ...target, mode }
   })
 
-  const stream: FilesApi["stream"] = (path, options = {}) =>
+  const stream: FilesApi["stream"] = (path, options) =>
     Stream.unwrap(
-      Effect.gen(function* () {
-        const { offset, length } = options
-        return client.ReadFile({ ...(yield* at(path, options)), ...(yield* decodeRange({ offset, length })) })
-      })
+      Effect.map(at(path, options), ({ target, offset, length }) =>
+        client.ReadFile({ ...target, offset, length })
+      )
     )
 
   const read = Effect.fnUntraced(function* (
     path: string,
-    options: ReadOptions & { readonly maxBytes?: number | undefined } = {}
+    options?: ReadOptions & { readonly maxBytes?: number | undefined }
   ) {
-    const maxBytes = options.maxBytes ?? defaultMaxBytes
+    const { maxBytes = defaultMaxBytes } = yield* at(path, options)
     const chunks: Array<Uint8Array> = []
     let size = 0
     yield* Stream.runForEach(stream(path, options), (chunk) => {
@@ -155,11 +157,15 @@ export const makeFiles = (client: Client, sandboxId: SandboxId, newUploadId: () 
   const writeStream = Effect.fnUntraced(function* <E, R>(
     path: string,
     content: Stream.Stream<Uint8Array, E, R>,
-    options: WriteOptions = {}
+    options?: WriteOptions
   ) {
+    if (!Stream.isStream(content)) {
+      return yield* new InvalidArgument({ field: "content", reason: "must be a stream" })
+    }
     const target = { ...(yield* writable(path, options)), uploadId: newUploadId() }
     let offset = 0
-    const send = Effect.fnUntraced(function* (chunk: Uint8Array) {
+    const send = Effect.fnUntraced(function* (pieces: ReadonlyArray<Uint8Array>) {
+      const chunk = concat(yield* Effect.forEach(pieces, decodeContent))
       for (let sent = 0; sent < chunk.byteLength; sent += maxChunkBytes) {
         const data = chunk.subarray(sent, sent + maxChunkBytes)
         yield* client.WriteUpload({ ...target, offset, data })
@@ -168,7 +174,7 @@ export const makeFiles = (client: Client, sandboxId: SandboxId, newUploadId: () 
     })
     const { uploadId } = target
     // What comes at the same time goes up together, however small its pieces.
-    yield* Stream.runForEachArray(content, (pieces) => send(concat(pieces))).pipe(
+    yield* Stream.runForEachArray(content, send).pipe(
       Effect.andThen(
         Effect.suspend(() =>
           offset === 0
@@ -185,15 +191,15 @@ export const makeFiles = (client: Client, sandboxId: SandboxId, newUploadId: () 
   const write = Effect.fnUntraced(function* (
     path: string,
     content: string | Uint8Array,
-    options: WriteOptions = {}
+    options?: WriteOptions
   ) {
-    const data = typeof content === "string" ? encoder.encode(content) : content
+    const data = yield* decodeContent(content)
     if (data.byteLength > maxChunkBytes) return yield* writeStream(path, Stream.succeed(data), options)
     return yield* client.WriteFile({ ...(yield* writable(path, options)), data })
   })
 
   const stat = Effect.fnUntraced(function* (path: string, options?: AsUser) {
-    return yield* client.StatFile(yield* at(path, options))
+    return yield* client.StatFile((yield* at(path, options)).target)
   })
 
   return {
@@ -204,15 +210,17 @@ export const makeFiles = (client: Client, sandboxId: SandboxId, newUploadId: () 
     ),
     write: Effect.fn("Sandbox.files.write")(write),
     writeStream: Effect.fn("Sandbox.files.writeStream")(writeStream),
-    writeMany: Effect.fn("Sandbox.files.writeMany")((files) =>
-      Effect.forEach(files, (file) => write(file.path, file.content, file), { discard: true })
-    ),
-    list: Effect.fn("Sandbox.files.list")(function* (path, options = {}) {
-      const { depth, limit } = options
-      return yield* client.ListFiles({
-        ...(yield* at(path, options)),
-        ...(yield* decodeBounds({ depth, limit }))
-      })
+    writeMany: Effect.fn("Sandbox.files.writeMany")(function* (files) {
+      if (!Array.isArray(files))
+        return yield* new InvalidArgument({ field: "files", reason: "must be an array" })
+      for (const file of files) {
+        const { path, content, ...options } = yield* optionsObject(file)
+        yield* write(path, content, options)
+      }
+    }),
+    list: Effect.fn("Sandbox.files.list")(function* (path, options) {
+      const { target, depth, limit } = yield* at(path, options)
+      return yield* client.ListFiles({ ...target, depth, limit })
     }),
     stat: Effect.fn("Sandbox.files.stat")(stat),
     exists: Effect.fn("Sandbox.files.exists")((path, options) =>
@@ -224,21 +232,25 @@ export const makeFiles = (client: Client, sandboxId: SandboxId, newUploadId: () 
     makeDir: Effect.fn("Sandbox.files.makeDir")(function* (path, options) {
       return yield* client.MakeDir(yield* writable(path, options))
     }),
-    rename: Effect.fn("Sandbox.files.rename")(function* (from, to, options = {}) {
-      const target = { from: yield* decodePath(from), to: yield* decodePath(to) }
-      return yield* client.RenameFile({ sandboxId, as: yield* asUser(options), ...target })
+    rename: Effect.fn("Sandbox.files.rename")(function* (from, to, options) {
+      const { target } = yield* at(from, options)
+      return yield* client.RenameFile({
+        sandboxId,
+        as: target.as,
+        from: target.path,
+        to: yield* decodePath(to)
+      })
     }),
-    remove: Effect.fn("Sandbox.files.remove")(function* (path, options = {}) {
-      return yield* client.RemoveFile({ ...(yield* at(path, options)), recursive: options.recursive })
+    remove: Effect.fn("Sandbox.files.remove")(function* (path, options) {
+      const { target, recursive } = yield* at(path, options)
+      return yield* client.RemoveFile({ ...target, recursive })
     }),
     chmod: Effect.fn("Sandbox.files.chmod")(function* (path, mode, options) {
-      return yield* client.ChangeMode({ ...(yield* at(path, options)), mode: yield* decodeMode(mode) })
+      return yield* client.ChangeMode({ ...(yield* at(path, options)).target, mode: yield* decodeMode(mode) })
     }),
-    watch: (path, options = {}) =>
+    watch: (path, options) =>
       Stream.unwrap(
-        Effect.map(at(path, options), (target) =>
-          client.WatchFiles({ ...target, recursive: options.recursive })
-        )
+        Effect.map(at(path, options), ({ target, recursive }) => client.WatchFiles({ ...target, recursive }))
       )
   }
 }

@@ -7,7 +7,7 @@ import { maxChunkBytes } from "../domain/FileSystem.ts"
 import type { Generation, ProcessId, SandboxId } from "../domain/Ids.ts"
 import { AttachOptions, type ExitStatus, type ProcessEvent, PtySize, Signal } from "../domain/Process.ts"
 import type { MachineOperationError } from "../rpc/SandboxRpcs.ts"
-import { decodeInput } from "./Input.ts"
+import { decodeBytes, decodeInput } from "./Input.ts"
 import type { Client } from "./SandboxClient.ts"
 
 /** A process, running or ended. Its operations fail with `GenerationChanged` once the machine was replaced. */
@@ -52,7 +52,7 @@ export interface ProcessRef {
 const decodeAttach = decodeInput(AttachOptions, "attach")
 const decodeSize = decodeInput(PtySize, "size")
 const decodeSignal = decodeInput(Signal, "signal")
-const encoder = new TextEncoder()
+const decodeData = decodeBytes("stdin")
 
 /** An effect that appends to a process's standard input, in pieces that name their offset. */
 export const makeStdinWriter = (
@@ -63,7 +63,7 @@ export const makeStdinWriter = (
   let offset: number | undefined
   return (data) =>
     Effect.gen(function* () {
-      const bytes = typeof data === "string" ? encoder.encode(data) : data
+      const bytes = yield* decodeData(data)
       // An empty write at 0 is a repeat, whose answer is how far standard input has come.
       let at = offset ?? (yield* client.WriteStdin({ ...target, offset: 0, data: new Uint8Array(0) }))
       let sent = 0

@@ -5,7 +5,7 @@
  * `run` is start, attach and cancel: losing an attachment kills nothing, and
  * interrupting the caller kills the process and all its descendants.
  */
-import { Cause, Data, Deferred, Effect, Exit, Fiber, Option, Predicate, Stream } from "effect"
+import { Cause, Data, Deferred, Effect, Exit, Fiber, Option, Predicate, Schema, Stream } from "effect"
 import type { IsolationLevel } from "../domain/Capability.ts"
 import { CommandExit, InvalidResponse, Timeout } from "../domain/Errors.ts"
 import { type Generation, type LeaseId, ProcessId, type ReaderId, type SandboxId } from "../domain/Ids.ts"
@@ -22,7 +22,7 @@ import {
 } from "../domain/Process.ts"
 import type { MachineOperationError, StartError } from "../rpc/SandboxRpcs.ts"
 import { concat } from "./Bytes.ts"
-import { decodeInput } from "./Input.ts"
+import { decodeBytes, decodeInput, optionsObject } from "./Input.ts"
 import { Output } from "./Output.ts"
 import { makePosition } from "./Position.ts"
 import { makeProcess, makePty, makeStdinWriter, type Process, type Pty } from "./Process.ts"
@@ -159,7 +159,11 @@ type RunState = "new" | "started" | "exited"
 
 const decodeSpec = decodeInput(ProcessSpec, "process")
 const decodeProcessId = decodeInput(ProcessId, "processId")
-const decodeSize = decodeInput(PtySize, "size")
+const decodeOpening = decodeInput(
+  Schema.Struct({ size: PtySize, background: Schema.optional(Schema.Boolean) }),
+  ""
+)
+const decodeStdin = decodeBytes("stdin")
 const decodeAttach = decodeInput(AttachOptions, "")
 
 const defaultTimeoutMillis = 60_000
@@ -196,7 +200,10 @@ export const makeProcesses = (
       decodeSpec({ ...options, ...more, processId: options.processId ?? newIds.process(), argv })
     )
 
-  const runSpecOf = (argv: ReadonlyArray<string>, options: RunOptions<unknown, unknown>) => {
+  const runSpecOf = Effect.fnUntraced(function* (
+    argv: ReadonlyArray<string>,
+    options: RunOptions<unknown, unknown>
+  ) {
     const {
       timeoutMillis = defaultTimeoutMillis,
       stdin,
@@ -204,10 +211,11 @@ export const makeProcesses = (
       keep: __,
       idleMillis: ___,
       ...rest
-    } = options
+    } = yield* optionsObject(options)
+    if (stdin !== undefined && !Stream.isStream(stdin)) yield* decodeStdin(stdin)
     const limit = timeoutMillis === "none" ? {} : { timeoutMillis }
-    return specOf(argv, { ...rest, ...limit }, { stdin: stdin !== undefined, lease })
-  }
+    return yield* specOf(argv, { ...rest, ...limit }, { stdin: stdin !== undefined, lease })
+  })
 
   /** Passes a program what it reads, and then the end. Fails as the source does, or when the program cannot be reached. */
   const feed = <E, R>(processId: ProcessId, source: StdinSource<E, R>) => {
@@ -215,7 +223,9 @@ export const makeProcesses = (
     const write = (data: string | Uint8Array) => whenResumed(writer(data))
     // What comes at the same time is written together, however small its pieces.
     const written = Stream.isStream(source)
-      ? Stream.runForEachArray(source, (pieces) => write(concat(pieces)))
+      ? Stream.runForEachArray(source, (pieces) =>
+          Effect.flatMap(Effect.forEach(pieces, decodeStdin), (pieces) => write(concat(pieces)))
+        )
       : write(source)
     return written.pipe(
       Effect.andThen(whenResumed(client.CloseStdin({ sandboxId, processId }))),
@@ -317,8 +327,8 @@ export const makeProcesses = (
     argv: ReadonlyArray<string>,
     options: RunOptions<E, R>
   ): Effect.fn.Return<CommandResult, RunError | E, R> {
+    const spec = yield* runSpecOf(argv, options)
     const kept: RunOptions<E, R> = { ...options, keep: options.keep ?? "both" }
-    const spec = yield* runSpecOf(argv, kept)
     const output = new Output()
     yield* options.stdin === undefined
       ? gather(spec, kept, output)
@@ -327,7 +337,8 @@ export const makeProcesses = (
   })
 
   const start = Effect.fnUntraced(function* (argv: ReadonlyArray<string>, options: StartOptions) {
-    const spec = yield* specOf(argv, options, { stdin: options.stdin ?? false })
+    const { stdin = false } = yield* optionsObject(options)
+    const spec = yield* specOf(argv, options, { stdin })
     return makeProcess(client, sandboxId, yield* startOf(spec))
   })
 
@@ -367,14 +378,11 @@ export const makeProcesses = (
       )
     },
     pty: {
-      open: Effect.fn("Sandbox.pty.open")(function* ({
-        size,
-        argv = ["/bin/sh", "-l"],
-        background,
-        ...options
-      }) {
-        const held = background === true ? {} : { lease }
-        const spec = yield* specOf(argv, options, { stdin: true, pty: yield* decodeSize(size), ...held })
+      open: Effect.fn("Sandbox.pty.open")(function* (options) {
+        const { size, background = false } = yield* decodeOpening(options)
+        const { argv = ["/bin/sh", "-l"] } = options
+        const held = background ? {} : { lease }
+        const spec = yield* specOf(argv, options, { stdin: true, pty: size, ...held })
         return makePty(client, sandboxId, yield* startOf(spec))
       }),
       connect: Effect.fn("Sandbox.pty.connect")((id: string) =>

@@ -62,8 +62,14 @@ export interface NewIds {
 }
 
 const decodeUpdate = decodeInput(UpdateRequest, "update")
-const decodeMillis = decodeInput(Millis, "timeoutMillis")
-const decodeExpiry = decodeInput(Expiry, "expiry")
+const decodeWait = decodeInput(Schema.Struct({ timeoutMillis: Schema.optional(Millis) }), "")
+const decodeLimits = decodeInput(
+  Schema.Struct({
+    ttl: Schema.optional(Schema.NullOr(Expiry)),
+    idle: Schema.optional(Schema.NullOr(Expiry))
+  }),
+  "expiry"
+)
 const decodeStop = decodeInput(Schema.Struct({ graceMillis: Schema.optional(Schema.Natural) }), "")
 const decodeEvents = decodeInput(
   Schema.Struct({ after: Schema.optional(Schema.Natural), once: Schema.optional(Schema.Boolean) }),
@@ -78,7 +84,6 @@ export const makeSandbox = (
   lease: LeaseId | undefined
 ): Sandbox => {
   const target = { sandboxId: id }
-  const limit = (expiry: Expiry | null) => (expiry === null ? Effect.succeed(null) : decodeExpiry(expiry))
   return {
     id,
     info: client.GetInfo(target),
@@ -92,14 +97,15 @@ export const makeSandbox = (
     resume: client.ChangeStatus({ ...target, command: "resume" }),
     kill: Effect.asVoid(client.ChangeStatus({ ...target, command: "kill" })),
     setExpiry: Effect.fn("Sandbox.setExpiry")(function* (limits) {
+      const { ttl, idle } = yield* decodeLimits(limits)
       return yield* client.SetExpiry({
         ...target,
-        ...(limits.ttl !== undefined && { ttl: yield* limit(limits.ttl) }),
-        ...(limits.idle !== undefined && { idle: yield* limit(limits.idle) })
+        ...(ttl !== undefined && { ttl }),
+        ...(idle !== undefined && { idle })
       })
     }),
     waitForReady: Effect.fn("Sandbox.waitForReady")(function* (options = {}) {
-      const timeoutMillis = yield* decodeMillis(options.timeoutMillis ?? 60_000)
+      const { timeoutMillis = 60_000 } = yield* decodeWait(options)
       return yield* client.WaitForReady({ ...target, timeoutMillis })
     }),
     update: Effect.fn("Sandbox.update")(function* (update) {

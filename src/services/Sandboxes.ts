@@ -24,6 +24,7 @@ import {
   UploadId
 } from "../domain/Ids.ts"
 import { CreateRequest, ListRequest, type SandboxInfo, type SandboxPage } from "../domain/Sandbox.ts"
+import { Text } from "../domain/Text.ts"
 import type { LifecycleError, OperationError } from "../rpc/SandboxRpcs.ts"
 import { decodeInput } from "./Input.ts"
 import { makeSandbox, type NewIds, type Sandbox } from "./Sandbox.ts"
@@ -63,6 +64,7 @@ const cancelSchedule = Schedule.exponential("100 millis")
 
 const decodeCreate = decodeInput(CreateRequest, "")
 const decodeList = decodeInput(ListRequest, "")
+const decodeName = decodeInput(Text, "idOrName")
 
 const make = Effect.gen(function* () {
   const client: Client = yield* SandboxClient
@@ -76,7 +78,8 @@ const make = Effect.gen(function* () {
     upload: () => UploadId.make(next())
   }
   const handle = (info: SandboxInfo) => makeSandbox(client, info.id, newIds, lease)
-  const find = (idOrName: string) => client.FindSandbox({ idOrName })
+  const find = (idOrName: string) =>
+    Effect.flatMap(decodeName(idOrName), (idOrName) => client.FindSandbox({ idOrName }))
 
   /** Takes an attempt back, for at most so long in the way of whoever gave it up; it goes on after that. */
   const takeBack = (attempt: AttemptId, idempotencyKey: IdempotencyKey | undefined) =>

@@ -7,6 +7,28 @@ import { area, holds, home, noise, refused, same, sameBytes, withSandbox } from 
 
 const files = area("files")
 
+/** Names that a system may take for something else, or two of them for one. */
+const strangeNames = [
+  "-rf",
+  "--",
+  "a\nb",
+  "a\r",
+  "\ufeffmark",
+  "mark",
+  "e\u0301",
+  "é",
+  "é".repeat(127),
+  "x".repeat(255),
+  " ",
+  "\t",
+  "...",
+  "a\\b",
+  "*",
+  "🐎",
+  "\u202etxt",
+  "\u0001"
+]
+
 const contents = files({
   "bytes come back as they were written, whatever they are and however many": withSandbox(
     Effect.fnUntraced(function* ({ files }) {
@@ -26,6 +48,52 @@ const contents = files({
       yield* files.write(`${home}/text`, text)
       same(yield* files.readText(`${home}/text`), text)
       same((yield* process.run(["cat", `${home}/text`])).stdout, text)
+    })
+  ),
+
+  "every text comes back, and what UTF-8 cannot carry is refused": withSandbox(
+    Effect.fnUntraced(function* ({ files, process }) {
+      const texts = [
+        "",
+        "\ufeff",
+        "\ufeffmark",
+        "a\ufeffb",
+        "\0",
+        "a\r\nb\r\n",
+        "\r",
+        "e\u0301é",
+        "\ud834\udd1e",
+        "\uffff\ufffd"
+      ]
+      for (const text of texts) {
+        yield* files.write(`${home}/text`, text)
+        same(yield* files.readText(`${home}/text`), text)
+        same((yield* process.run(["cat", `${home}/text`])).stdout, text)
+        same((yield* process.run(["cat"], { stdin: text })).stdout, text)
+      }
+      for (const text of ["\ud834", "a\udd1eb", "\udd1e\ud834"]) {
+        yield* refused(files.write(`${home}/lone`, text), "InvalidArgument")
+        yield* refused(files.write(`${home}/${text}`, "x"), "InvalidArgument")
+        yield* refused(process.run(["cat"], { stdin: text }), "InvalidArgument")
+        yield* refused(process.run(["echo", text]), "InvalidArgument")
+        yield* refused(process.run(["echo"], { env: { A: text } }), "InvalidArgument")
+      }
+      same((yield* files.list(home)).entries.length, 1)
+    })
+  ),
+
+  "every name comes back, and names that look the same are not": withSandbox(
+    Effect.fnUntraced(function* ({ files, process }) {
+      const names = [...strangeNames].sort()
+      for (const name of names) yield* files.write(`${home}/d/${name}`, name)
+      same(
+        (yield* files.list(`${home}/d`)).entries.map(({ path }) => path.slice(`${home}/d/`.length)).sort(),
+        names
+      )
+      for (const name of names) {
+        same(yield* files.readText(`${home}/d/${name}`), name)
+        same((yield* process.run(["cat", `${home}/d/${name}`])).stdout, name)
+      }
     })
   ),
 

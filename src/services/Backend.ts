@@ -84,8 +84,6 @@ export class Backend extends Context.Service<
      * `Unsupported` when it cannot be as this program and this computer are: a service does not start then.
      */
     readonly ready: Effect.Effect<void, BackendFailed | ResourceExhausted | Unsupported>
-    /** Ends whatever machine a sandbox has, and keeps its disk. Unknown ones succeed. */
-    readonly halt: (sandboxId: SandboxId) => Effect.Effect<void, BackendFailed | Timeout>
     /** All that exists under this instance's name. */
     readonly list: Effect.Effect<ReadonlyArray<MachineRef>, BackendFailed>
   }

@@ -125,7 +125,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
     yield* each(
       "end the machine of the unknown sandbox",
       running.map((ref) => ref.sandboxId),
-      backend.halt
+      backend.end
     )
   })
 
@@ -176,7 +176,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
         each(
           "end the machine, of which its record does not tell, of",
           astray.map((ref) => ref.sandboxId),
-          backend.halt
+          backend.end
         ),
         setAside(unknown(findings))
       ],

@@ -152,7 +152,6 @@ const make = Effect.gen(function* () {
     end: (sandboxId) => Effect.provideContext(endMachine(files.container(sandboxId)), parts),
     remove: (sandboxId) => Effect.provideContext(removeContainer(files.container(sandboxId)), parts),
     ready,
-    halt: (sandboxId) => Effect.provideContext(endMachine(files.container(sandboxId)), parts),
     list: findAll.pipe(
       Effect.flatMap((ids) => Effect.forEach(ids, (id) => refOf(files.container(id)))),
       Effect.provideContext(parts)

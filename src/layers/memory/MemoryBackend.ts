@@ -208,14 +208,6 @@ const make = Effect.fnUntraced(function* (options: MemoryOptions) {
         Effect.fail(memoryFailed("ready", timeout.message, "not-started"))
       )
     ),
-    halt: (sandboxId) =>
-      operation(
-        "remove",
-        sandboxId,
-        Effect.sync(() =>
-          state.running(sandboxId)?.end({ reason: "the sandbox was halted", outOfMemory: false })
-        )
-      ),
     list: operation(
       "list",
       undefined,

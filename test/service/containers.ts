@@ -1,0 +1,85 @@
+/**
+ * Services of containers as programs of their own, for tests to freeze and kill,
+ * and what of the processes they started the machine shows.
+ */
+import { readdirSync, readFileSync } from "node:fs"
+import { createServer } from "node:net"
+import { fileURLToPath } from "node:url"
+import { Effect, Stream } from "effect"
+import { ChildProcess } from "effect/process"
+
+/** A port that nobody listens on. */
+export const freePort = Effect.callback<number>((resume) => {
+  const server = createServer().listen(0, "127.0.0.1", () => {
+    const address = server.address()
+    const port = typeof address === "object" && address !== null ? address.port : 0
+    server.close(() => resume(Effect.succeed(port)))
+  })
+})
+
+/** Starts the service; closing the scope kills it, as `kill -9` does. Gives its process id. */
+export const startService = Effect.fnUntraced(function* (base: string, port: number) {
+  const program = fileURLToPath(new URL("./host.ts", import.meta.url))
+  const service = yield* ChildProcess.make(process.execPath, [program, base, String(port)], {
+    stderr: "inherit",
+    killSignal: "SIGKILL"
+  })
+  yield* service.stdout.pipe(
+    Stream.decodeText(),
+    Stream.splitLines,
+    Stream.takeUntil((line) => line === "ready"),
+    Stream.runDrain
+  )
+  return service.pid
+})
+
+/** A file of a process that may end at any moment. */
+const read = (pid: number, name: string): string => {
+  try {
+    return readFileSync(`/proc/${pid}/${name}`, "utf8")
+  } catch {
+    return ""
+  }
+}
+
+/** A process as the machine shows it. */
+export interface Seen {
+  readonly pid: number
+  readonly parent: number
+  readonly command: string
+}
+
+const all = (): ReadonlyArray<Seen> =>
+  readdirSync("/proc").flatMap((name) => {
+    const pid = Number(name)
+    const stat = Number.isInteger(pid) ? read(pid, "stat") : ""
+    // The name in brackets may have brackets and spaces of its own.
+    const parent = Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1])
+    return stat === "" ? [] : [{ pid, parent, command: read(pid, "cmdline").replaceAll("\0", " ").trim() }]
+  })
+
+/** What a process has started, and what that has, and so on. */
+export const descendants = (root: number): ReadonlyArray<Seen> => {
+  const processes = all()
+  const found: Array<Seen> = []
+  const parents = new Set([root])
+  for (let before = -1; before !== found.length; ) {
+    before = found.length
+    for (const one of processes) {
+      if (!parents.has(one.parent) || parents.has(one.pid)) continue
+      parents.add(one.pid)
+      found.push(one)
+    }
+  }
+  return found
+}
+
+/** The agents of an instance's sandboxes: the first process of each, in control groups that are called after it. */
+export const agentsOf = (
+  instance: string
+): ReadonlyArray<{ readonly pid: number; readonly sandbox: string }> =>
+  all().flatMap(({ pid }) => {
+    const group = new RegExp(`fiberbox-${instance}/(local_[a-z0-9]+)`).exec(read(pid, "cgroup"))?.[1]
+    const isFirst = /^NSpid:.*\t1$/m.test(read(pid, "status"))
+    return group !== undefined && isFirst ? [{ pid, sandbox: `sb_${group}` }] : []
+  })

@@ -2,7 +2,7 @@
  * Services of containers as programs of their own, for tests to freeze and kill,
  * and what of the processes they started the machine shows.
  */
-import { readdirSync, readFileSync } from "node:fs"
+import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { createServer } from "node:net"
 import { fileURLToPath } from "node:url"
 import { Effect, Stream } from "effect"
@@ -83,3 +83,23 @@ export const agentsOf = (
     const isFirst = /^NSpid:.*\t1$/m.test(read(pid, "status"))
     return group !== undefined && isFirst ? [{ pid, sandbox: `sb_${group}` }] : []
   })
+
+const sandboxIn = (text: string): string | undefined => {
+  const name = /local_[a-z0-9]+/.exec(text)?.[0]
+  return name === undefined ? undefined : `sb_${name}`
+}
+
+/** The sandboxes of which an instance has a control group, a disk in use or a runtime's record. */
+export const held = (base: string, instance: string): ReadonlySet<string> => {
+  const list = (path: string) => (existsSync(path) ? readdirSync(path) : [])
+  const groups = list("/sys/fs/cgroup").flatMap((hierarchy) =>
+    list(`/sys/fs/cgroup/${hierarchy}/fiberbox-${instance}`)
+  )
+  const disks = list("/sys/block").flatMap((name) => {
+    const path = `/sys/block/${name}/loop/backing_file`
+    const file = existsSync(path) ? readFileSync(path, "utf8") : ""
+    return file.startsWith(`${base}/`) ? [file.slice(base.length)] : []
+  })
+  const records = list(`${base}/state/runc`)
+  return new Set([...groups, ...disks, ...records].flatMap((text) => sandboxIn(text) ?? []))
+}

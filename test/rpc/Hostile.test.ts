@@ -177,11 +177,14 @@ describe("a hostile client", () => {
       const third = yield* Effect.flip((yield* service.as("mallory")).list())
       assert.strictEqual(third._tag, "ResourceExhausted")
 
+      const program = yield* sandbox.process.start(["sleep", "1000"])
       for (let count = 0; count < 5; count++) {
         yield* Effect.forkScoped(Effect.ignore(Stream.runDrain(sandbox.events())))
       }
       const waits = Effect.flip(Effect.repeat(sandbox.info, { times: 1000 }))
       assert.strictEqual((yield* waits)._tag, "ResourceExhausted")
+      // What ends programs has room of its own.
+      yield* program.kill
       yield* unhurt(own)
     }).pipe(Effect.scoped)
   )

@@ -6,9 +6,9 @@ import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
-import type { BackendFailed } from "../../domain/Errors.ts"
+import type { BackendFailed, ResourceExhausted } from "../../domain/Errors.ts"
 import { Generation, type SandboxId } from "../../domain/Ids.ts"
-import { fromPlatform, isMissing } from "./Failures.ts"
+import { fromPlatform, isMissing, startFailed } from "./Failures.ts"
 import { ContainerSettings, containerName, filesOf, instanceGroup, layout, sandboxOf } from "./Settings.ts"
 
 /** What is written down of a machine before it is started, for whoever finds it later. */
@@ -45,7 +45,10 @@ export class ContainerFiles extends Context.Service<
     readonly exists: (container: Container) => Effect.Effect<boolean, BackendFailed>
     /** The record of its machine; undefined when it has none, or one that cannot be read. */
     readonly record: (container: Container) => Effect.Effect<MachineRecord | undefined, BackendFailed>
-    readonly writeRecord: (container: Container, record: MachineRecord) => Effect.Effect<void, BackendFailed>
+    readonly writeRecord: (
+      container: Container,
+      record: MachineRecord
+    ) => Effect.Effect<void, BackendFailed | ResourceExhausted>
     /** The agent's process, as the runtime wrote it down. */
     readonly pid: (container: Container) => Effect.Effect<number | undefined, BackendFailed>
     /** Forgets a machine that has ended: all files but the disk. What cannot be removed is named in the log. */
@@ -112,7 +115,7 @@ const make = Effect.gen(function* () {
       .writeFileString(fresh, JSON.stringify(machine), { mode: 0o600 })
       .pipe(
         Effect.andThen(fs.rename(fresh, of.files.machine)),
-        Effect.mapError(fromPlatform("write a machine's record"))
+        Effect.mapError(startFailed("write a machine's record"))
       )
   }
 

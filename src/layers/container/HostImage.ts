@@ -11,9 +11,9 @@ import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import type { PlatformError } from "effect/PlatformError"
-import type { BackendFailed, Unsupported } from "../../domain/Errors.ts"
+import type { BackendFailed, ResourceExhausted, Unsupported } from "../../domain/Errors.ts"
 import { copiedNames, copiedSslNames, madeFiles } from "./EtcFiles.ts"
-import { backendFailed, fromPlatform, unsupported } from "./Failures.ts"
+import { backendFailed, startFailed, unsupported } from "./Failures.ts"
 import { fileStates } from "./Kernel.ts"
 
 /** Changes when a layer made by this code would differ from one made before. */
@@ -184,29 +184,29 @@ const buildHostBase = (listed: ReadonlyArray<string>, links: ReadonlyArray<reado
  */
 export const hostBase = (
   cache: string
-): Effect.Effect<string, BackendFailed | Unsupported, FileSystem.FileSystem> =>
+): Effect.Effect<string, BackendFailed | ResourceExhausted | Unsupported, FileSystem.FileSystem> =>
   Effect.gen(function* () {
     const [listed, links] = yield* Effect.all([listedEtc, mergedLinks], { concurrency: 2 })
     const key = yield* stateKey(listed)
     return yield* cached(cache, `host-${formatVersion}-${key}`, buildHostBase(listed, links))
-  }).pipe(
-    Effect.catchTag("PlatformError", (error) => Effect.fail(fromPlatform("make the host image")(error)))
-  )
+  }).pipe(Effect.catchTag("PlatformError", (error) => Effect.fail(startFailed("make the host image")(error))))
 
 /** The layer above a directory image, with the mount points that it may lack. */
-export const pointsBase = (cache: string): Effect.Effect<string, BackendFailed, FileSystem.FileSystem> =>
+export const pointsBase = (
+  cache: string
+): Effect.Effect<string, BackendFailed | ResourceExhausted, FileSystem.FileSystem> =>
   cached(cache, `points-${formatVersion}`, (root) =>
     makeDirectories(
       root,
       directories.filter(([path]) => pointNames.some((name) => path === name) || path.startsWith("sys/"))
     )
-  ).pipe(Effect.mapError(fromPlatform("make the mount points")))
+  ).pipe(Effect.mapError(startFailed("make the mount points")))
 
 /** Writes the files that differ from sandbox to sandbox into its own layer, the topmost. */
 export const writeOwnLayer = (
   root: string,
   hostname: string
-): Effect.Effect<void, BackendFailed, FileSystem.FileSystem> =>
+): Effect.Effect<void, BackendFailed | ResourceExhausted, FileSystem.FileSystem> =>
   Effect.gen(function* () {
     const fs = yield* FileSystem.FileSystem
     yield* fs.remove(root, { recursive: true, force: true })
@@ -221,4 +221,4 @@ export const writeOwnLayer = (
       ],
       { concurrency: "unbounded", discard: true }
     )
-  }).pipe(Effect.mapError(fromPlatform("write a sandbox's own files")))
+  }).pipe(Effect.mapError(startFailed("write a sandbox's own files")))

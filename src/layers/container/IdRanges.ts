@@ -17,7 +17,7 @@ import * as Random from "effect/Random"
 import * as Ref from "effect/Ref"
 import { type BackendFailed, ResourceExhausted } from "../../domain/Errors.ts"
 import { idCount } from "./Bundle.ts"
-import { fromPlatform } from "./Failures.ts"
+import { fromPlatform, startFailed } from "./Failures.ts"
 import { ContainerSettings, layout } from "./Settings.ts"
 
 /** The first id of the first range: above what systemd gives to its containers. */
@@ -87,7 +87,7 @@ const make = Effect.gen(function* () {
   const allocate = Effect.gen(function* () {
     for (let tried = 0; tried < rangeCount; tried++) {
       const range = yield* Ref.getAndUpdate(next, (n) => (n + 1) % rangeCount)
-      if (yield* failed(take(range))) return range
+      if (yield* Effect.mapError(take(range), startFailed("allocate user ids"))) return range
     }
     return yield* new ResourceExhausted({
       resource: "user-ids",

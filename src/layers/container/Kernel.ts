@@ -15,6 +15,7 @@ import {
 } from "node:fs"
 import { rmdir, statfs } from "node:fs/promises"
 import { delimiter, join } from "node:path"
+import type { Readable } from "node:stream"
 import * as Effect from "effect/Effect"
 
 /** The code of a Node system error, such as `ENOENT`. */
@@ -161,9 +162,11 @@ const signalGroup = (leader: number | undefined, signal: NodeJS.Signals): void =
 export const runProgram = (program: string, args: ReadonlyArray<string>): Effect.Effect<Ended, string> =>
   Effect.callback((resume) => {
     const child = spawn(program, args, { stdio: ["ignore", "ignore", "pipe"], detached: true })
+    // Without a free descriptor Node gives none, and then says so by its event.
+    const output: Readable | undefined = child.stderr
     let stderr = ""
-    child.stderr.setEncoding("utf8")
-    child.stderr.on("data", (text: string) => {
+    output?.setEncoding("utf8")
+    output?.on("data", (text: string) => {
       if (stderr.length < maxStderr) stderr += text
     })
     child.on("error", (error) => resume(Effect.fail(codeOf(error))))
@@ -175,7 +178,7 @@ export const runProgram = (program: string, args: ReadonlyArray<string>): Effect
         clearTimeout(alarm)
         signalGroup(child.pid, "SIGKILL")
         // Whoever has left the group may still hold it.
-        child.stderr.destroy()
+        output?.destroy()
         stopped(Effect.void)
       }
       const alarm = setTimeout(finish, graceMillis)

@@ -20,7 +20,7 @@ import { runtimeSpec } from "./Bundle.ts"
 import { Cgroups } from "./Cgroup.ts"
 import { type Container, ContainerFiles } from "./ContainerFiles.ts"
 import { endMachine, removeContainer } from "./Ending.ts"
-import { fromPlatform, type StartError, unsupported } from "./Failures.ts"
+import { fromPlatform, type StartError, startFailed, unsupported } from "./Failures.ts"
 import { Host } from "./Host.ts"
 import { hostBase, pointsBase, writeOwnLayer } from "./HostImage.ts"
 import { baseOf, IdRanges } from "./IdRanges.ts"
@@ -171,7 +171,7 @@ const make = Effect.gen(function* () {
         ),
         { mode: 0o600 }
       )
-      .pipe(Effect.mapError(fromPlatform("write a container's bundle")))
+      .pipe(Effect.mapError(startFailed("write a container's bundle")))
 
   const makeAndLaunch = Effect.fnUntraced(function* (
     container: Container,
@@ -181,7 +181,9 @@ const make = Effect.gen(function* () {
     const stage = stageOf(root)
     const takeRange = Effect.uninterruptible(
       Effect.tap(ranges.allocate, (taken) =>
-        files.writeRecord(container, { generation: request.generation, range: taken })
+        Effect.onError(files.writeRecord(container, { generation: request.generation, range: taken }), () =>
+          Effect.ignore(ranges.release(taken), { log: "Warn" })
+        )
       )
     )
     const [range] = yield* Effect.all(
@@ -212,7 +214,7 @@ const make = Effect.gen(function* () {
   const start = Effect.fnUntraced(function* (container: Container, request: MachineRequest) {
     yield* validate(request.spec)
     const root = yield* rootOf(container, request.spec.image)
-    const failed = Effect.mapError(fromPlatform("make a container's directory"))
+    const failed = Effect.mapError(startFailed("make a container's directory"))
     const hadDisk = yield* failed(fs.exists(container.files.disk))
     if (request.hasDisk && !hadDisk) return yield* new NotFound({ kind: "disk", id: container.files.disk })
     yield* failed(fs.makeDirectory(container.directory, { recursive: true, mode: 0o700 }))

@@ -8,10 +8,10 @@ import { Base, canRun, platform } from "./support.ts"
 const program = fileURLToPath(new URL("./ready.ts", import.meta.url))
 
 /** What a backend says of itself in a mount namespace of its own, after a shell has prepared that. */
-const said = Effect.fnUntraced(function* (prepare: string, runtime = "runc", load = "") {
+const said = Effect.fnUntraced(function* (prepare: string, runtime = "runc", load = "", make = "") {
   const { path } = yield* Base
   const script = `${prepare || ":"}; exec "$0" "$@"`
-  const args = ["--mount", "sh", "-c", script, process.execPath, program, path, runtime, load]
+  const args = ["--mount", "sh", "-c", script, process.execPath, program, path, runtime, load, make]
   const spawner = yield* ChildProcessSpawner
   return (yield* spawner.string(ChildProcess.make("unshare", args, { stderr: "inherit" }))).trim()
 })
@@ -66,6 +66,20 @@ describe.runIf(canRun)("a container backend is ready", () => {
         assert.match(
           yield* said("ulimit -n 256", "runc", "full"),
           /^ResourceExhausted: out of file-descriptors/
+        )
+      })
+    )
+
+    it.effect("and says what was used up when one could not be made", () =>
+      Effect.gen(function* () {
+        const { path } = yield* Base
+        assert.match(
+          yield* said("ulimit -n 256", "runc", "full", "make"),
+          /^ResourceExhausted: out of file-descriptors/
+        )
+        assert.match(
+          yield* said(`mount -t tmpfs -o nr_inodes=12 tmpfs ${path}`, "runc", "", "make"),
+          /^ResourceExhausted: out of disk/
         )
       })
     )

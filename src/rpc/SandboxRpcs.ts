@@ -258,8 +258,18 @@ const ReadFile = Rpc.make("ReadFile", {
   stream: true
 })
 
+/** Whether the answer waits until a crash of the host loses nothing of the file; see `WriteOptions`. */
+const Durable = Schema.optional(Schema.Boolean)
+
 const WriteFile = Rpc.make("WriteFile", {
-  payload: { ...onMachine, path: SandboxPath, data: Chunk, mode: Schema.optional(Mode), as: As },
+  payload: {
+    ...onMachine,
+    path: SandboxPath,
+    data: Chunk,
+    mode: Schema.optional(Mode),
+    durable: Durable,
+    as: As
+  },
   error: FileOperationError
 })
 
@@ -278,7 +288,7 @@ const WriteUpload = Rpc.make("WriteUpload", {
 })
 
 const CommitUpload = Rpc.make("CommitUpload", {
-  payload: { ...onMachine, uploadId: UploadId, size: Schema.Natural },
+  payload: { ...onMachine, uploadId: UploadId, size: Schema.Natural, durable: Durable },
   error: FileOperationError
 })
 

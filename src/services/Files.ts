@@ -26,6 +26,12 @@ export interface AsUser {
 export interface WriteOptions extends AsUser {
   /** Permission bits; default 0o644, or those of the file that is replaced. */
   readonly mode?: number | undefined
+  /**
+   * Whether to return only when a crash of the computer that runs the sandbox loses nothing of the file. Takes some
+   * milliseconds, and as long as everything else takes that the sandbox has written lately. Default: no; what was
+   * written then outlives all but such a crash, and that too once the sandbox is paused or stopped.
+   */
+  readonly durable?: boolean | undefined
 }
 
 /** What to read of a file. */
@@ -101,6 +107,7 @@ const decodeOptions = decodeInput(
   Schema.Struct({
     as: Schema.optional(User),
     mode: Schema.optional(Mode),
+    durable: Schema.optional(Schema.Boolean),
     offset: Schema.optional(Schema.Natural),
     length: Schema.optional(Schema.Natural),
     maxBytes: Schema.optional(Schema.Number.check(Schema.isGreaterThanOrEqualTo(0))),
@@ -121,11 +128,6 @@ export const makeFiles = (client: Client, sandboxId: SandboxId, newUploadId: () 
   const at = Effect.fnUntraced(function* (path: string, options: object = {}) {
     const { as, ...rest } = yield* decodeOptions(options)
     return { target: { sandboxId, path: yield* decodePath(path), as }, ...rest }
-  })
-
-  const writable = Effect.fnUntraced(function* (path: string, options?: WriteOptions) {
-    const { target, mode } = yield* at(path, options)
-    return { ...target, mode }
   })
 
   const stream: FilesApi["stream"] = (path, options) =>
@@ -162,7 +164,8 @@ export const makeFiles = (client: Client, sandboxId: SandboxId, newUploadId: () 
     if (!Stream.isStream(content)) {
       return yield* new InvalidArgument({ field: "content", reason: "must be a stream" })
     }
-    const target = { ...(yield* writable(path, options)), uploadId: newUploadId() }
+    const { target: file, mode, durable } = yield* at(path, options)
+    const target = { ...file, mode, uploadId: newUploadId() }
     let offset = 0
     const send = Effect.fnUntraced(function* (pieces: ReadonlyArray<Uint8Array>) {
       const chunk = concat(yield* Effect.forEach(pieces, decodeContent))
@@ -178,8 +181,8 @@ export const makeFiles = (client: Client, sandboxId: SandboxId, newUploadId: () 
       Effect.andThen(
         Effect.suspend(() =>
           offset === 0
-            ? client.WriteFile({ ...target, data: new Uint8Array(0) })
-            : client.CommitUpload({ sandboxId, uploadId, size: offset })
+            ? client.WriteFile({ ...target, data: new Uint8Array(0), durable })
+            : client.CommitUpload({ sandboxId, uploadId, size: offset, durable })
         )
       ),
       Effect.onExit((exit) =>
@@ -195,7 +198,8 @@ export const makeFiles = (client: Client, sandboxId: SandboxId, newUploadId: () 
   ) {
     const data = yield* decodeContent(content)
     if (data.byteLength > maxChunkBytes) return yield* writeStream(path, Stream.succeed(data), options)
-    return yield* client.WriteFile({ ...(yield* writable(path, options)), data })
+    const { target, mode, durable } = yield* at(path, options)
+    return yield* client.WriteFile({ ...target, mode, data, durable })
   })
 
   const stat = Effect.fnUntraced(function* (path: string, options?: AsUser) {
@@ -230,7 +234,8 @@ export const makeFiles = (client: Client, sandboxId: SandboxId, newUploadId: () 
       )
     ),
     makeDir: Effect.fn("Sandbox.files.makeDir")(function* (path, options) {
-      return yield* client.MakeDir(yield* writable(path, options))
+      const { target, mode } = yield* at(path, options)
+      return yield* client.MakeDir({ ...target, mode })
     }),
     rename: Effect.fn("Sandbox.files.rename")(function* (from, to, options) {
       const { target } = yield* at(from, options)

@@ -234,6 +234,8 @@ export interface Machine {
   readonly pause: Effect.Effect<void, MachineError>
   readonly resume: Effect.Effect<void, MachineError>
   readonly metrics: Effect.Effect<Metrics, MachineError>
+  /** Brings all that was written to the machine's disk where a crash of its host does not lose it. */
+  readonly sync: Effect.Effect<void, MachineError>
   /**
    * Ends the machine and waits until no process, mount or limit group of it is
    * left; its disk stays. Also works on a paused, broken or dead machine. Repeated calls succeed.

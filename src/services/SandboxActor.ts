@@ -27,7 +27,13 @@ import { makeReach } from "./actor/Reach.ts"
 import { infoOf, spawnRequest } from "./actor/Requests.ts"
 import { makeBound } from "./actor/Retention.ts"
 import { Leases } from "./Leases.ts"
-import { type Machine, type MachineEvent, processInfoOf, type SpawnRequest } from "./Machine.ts"
+import {
+  type Machine,
+  type MachineError,
+  type MachineEvent,
+  processInfoOf,
+  type SpawnRequest
+} from "./Machine.ts"
 import { SandboxStore } from "./SandboxStore.ts"
 import * as ServiceMetrics from "./ServiceMetrics.ts"
 
@@ -58,6 +64,14 @@ const defaultListLimit = 10_000
 
 type Reader = Pick<AttachOptions, "maxOutputBytes" | "keep">
 type Pull<A, E> = Pulls.Pull<Arr.NonEmptyReadonlyArray<A>, E>
+
+/** A write, and when its file shall last, what brings it to the disk. */
+const lasting = <E, R>(
+  machine: Machine,
+  durable: boolean | undefined,
+  write: Effect.Effect<void, E, R>
+): Effect.Effect<void, E | MachineError, R> =>
+  durable === true ? Effect.andThen(write, machine.sync) : write
 
 /** Keeps the actor, if it is needed, until what is returned is run. */
 const keptAlive = Effect.fnUntraced(function* (isNeeded: boolean) {
@@ -265,9 +279,11 @@ const make = Effect.gen(function* () {
           return data
         }
       ),
-    WriteFile: ({ payload: { path, data, mode, as: user = "user", ...handle } }) =>
+    WriteFile: ({ payload: { path, data, mode, durable, as: user = "user", ...handle } }) =>
       Effect.tap(
-        use("write a file", handle, (machine) => machine.files.write(path, data, { mode, user })),
+        use("write a file", handle, (machine) =>
+          lasting(machine, durable, machine.files.write(path, data, { mode, user }))
+        ),
         () => Effect.sync(() => count(ServiceMetrics.fileBytes("written"), data))
       ),
     WriteUpload: ({ payload: { uploadId, path, offset, data, mode, as: user = "user", ...handle } }) =>
@@ -277,8 +293,10 @@ const make = Effect.gen(function* () {
         ),
         () => Effect.sync(() => count(ServiceMetrics.fileBytes("written"), data))
       ),
-    CommitUpload: ({ payload: { uploadId, size, ...handle } }) =>
-      use("write a file", handle, (machine) => machine.files.commitUpload(uploadId, size)),
+    CommitUpload: ({ payload: { uploadId, size, durable, ...handle } }) =>
+      use("write a file", handle, (machine) =>
+        lasting(machine, durable, machine.files.commitUpload(uploadId, size))
+      ),
     AbortUpload: ({ payload: { uploadId, ...handle } }) =>
       use("abort an upload", handle, (machine) => machine.files.abortUpload(uploadId)),
     ListFiles: ({ payload: { path, depth = 1, limit = defaultListLimit, as: user = "user", ...handle } }) =>

@@ -102,12 +102,15 @@ export const makeMachine: (
     if (ran) yield* checkDisk(container, "stop a container")
   }).pipe(Effect.provideContext(parts), Effect.uninterruptible)
 
+  const syncFor = (operation: string) =>
+    Effect.flatMap(files.pid(container), (agent) =>
+      agent === undefined ? Effect.void : syncDisk(helper, agent, operation)
+    )
+
   /** Stands still, with all that it has written on the disk; otherwise it goes on. */
-  const pause = Effect.gen(function* () {
-    yield* cgroups.freeze(group)
-    const agent = yield* files.pid(container)
-    if (agent !== undefined) yield* syncDisk(helper, agent, "pause a container")
-  }).pipe(Effect.onError(() => Effect.ignore(cgroups.thaw(group), { log: "Warn" })))
+  const pause = Effect.andThen(cgroups.freeze(group), syncFor("pause a container")).pipe(
+    Effect.onError(() => Effect.ignore(cgroups.thaw(group), { log: "Warn" }))
+  )
 
   const metrics = Effect.gen(function* () {
     const usage = yield* cgroups.usage(group)
@@ -130,6 +133,7 @@ export const makeMachine: (
     // The agent of a machine that was paused when we connected has yet to hear of us.
     resume: whileRunning(Effect.andThen(cgroups.thaw(group), agent.greeted)),
     metrics: whileRunning(metrics),
+    sync: whileRunning(syncFor("bring files to the disk")),
     terminate,
     exited: Deferred.await(exit)
   }

@@ -35,6 +35,8 @@ export const makeMachine = (options: {
       "resume",
       Effect.sync(() => kernel.resume())
     ),
+    // Nothing of it outlives its host.
+    sync: Effect.void,
     metrics: calls.outside(
       "metrics",
       Effect.sync(() => ({

@@ -42,6 +42,15 @@ const contents = files({
     })
   ),
 
+  "a durable write, whole or in pieces, is one that comes back": withSandbox(
+    Effect.fnUntraced(function* ({ files }) {
+      for (const content of [noise(100), noise(3 * maxChunkBytes)]) {
+        yield* files.write(`${home}/durable`, content, { durable: true })
+        sameBytes(yield* files.read(`${home}/durable`), content)
+      }
+    })
+  ),
+
   "text is UTF-8": withSandbox(
     Effect.fnUntraced(function* ({ files, process }) {
       const text = "žluťoučký\nkůň 🐎\u0000"

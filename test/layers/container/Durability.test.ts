@@ -20,7 +20,7 @@ const SmallHost = Layer.effect(
   Base,
   Effect.gen(function* () {
     const fs = yield* FileSystem.FileSystem
-    const outside = yield* fs.makeTempDirectoryScoped({ prefix: "fb-" })
+    const outside = yield* fs.makeTempDirectoryScoped({ prefix: "fb-host-" })
     const path = `${outside}/h`
     const image = `${outside}/host.img`
     yield* shell(
@@ -96,6 +96,18 @@ describe.runIf(canRun)("on a host whose disk becomes full", () => {
           assert.isTrue(stops.some(Result.isFailure))
         }).pipe(Effect.scoped, Effect.provide(backend())),
       60_000
+    )
+
+    it.effect("a write is not said to be durable that did not reach the disk", () =>
+      Effect.gen(function* () {
+        const { machine } = yield* sandbox(spec)
+        yield* sh(machine, "echo first > /home/user/first")
+        yield* machine.sync
+        yield* leave(4)
+        yield* sh(machine, "head -c 20000000 /dev/urandom > /home/user/second")
+        assert.deepInclude(yield* Effect.flip(machine.sync), { _tag: "BackendFailed", outcome: "completed" })
+        yield* makeRoom
+      }).pipe(Effect.scoped, Effect.provide(backend()))
     )
 
     it.effect("a sandbox whose disk is reserved keeps all that it wrote, or is not made", () =>

@@ -9,7 +9,6 @@ import { exec } from "./Exec.ts"
 import { audit, keys } from "./Keys.ts"
 import { kill, pause, restart, resume, start, stop } from "./Life.ts"
 import { info, ls } from "./List.ts"
-import { remains } from "./Remains.ts"
 import { serve } from "./Serve.ts"
 import { shell } from "./Shell.ts"
 import { ttl } from "./Ttl.ts"
@@ -35,6 +34,5 @@ export const sandboxCommands = [
   kill,
   serve,
   keys,
-  audit,
-  remains
+  audit
 ] as const

@@ -38,6 +38,8 @@ export interface Prediction<Model, Outcome> {
 export interface Spec<Command, Model, System, Outcome, E = never, R = never> {
   /** One command. Programs are arrays of them, so every command must be possible in every state. */
   readonly command: Arbitrary.Arbitrary<Command>
+  /** A command that every program ends with, besides; it is given when all others went as predicted. */
+  readonly last?: Command | undefined
   readonly initial: Model
   /** Pure: what the command does to the model, and what it answers. */
   readonly predict: (model: Model, command: Command) => Prediction<Model, Outcome>
@@ -119,7 +121,7 @@ const steps = Effect.fnUntraced(function* <Command, Model, System, Outcome, E, R
 
   const system = yield* answer(spec.make)
   let model = spec.initial
-  for (const command of program) {
+  for (const command of spec.last === undefined ? program : [...program, spec.last]) {
     progress.step++
     progress.at = show(command)
     const prediction = spec.predict(model, command)

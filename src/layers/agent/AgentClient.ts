@@ -26,11 +26,8 @@ import { channelStream, request } from "./Inbox.ts"
 import type { Message } from "./Message.ts"
 import * as P from "./Protocol.ts"
 
-/** Credit for a process's output that is read: two of the agent's largest frames in flight, and two being read. */
+/** Credit for a process's output: two of the agent's largest frames in flight, and two being read. */
 export const outputWindowBytes = 512 * 1024
-
-/** Credit for output of which it is not known yet whether anybody reads it. */
-export const firstWindowBytes = 16 * 1024
 
 /** Events of a watch in flight. */
 const watchWindowEvents = 1024
@@ -307,15 +304,6 @@ const isTooLong = (spec: SpawnSpec): boolean =>
 
 const tooLong = new AgentFailed({ code: "too-long", errno: 7, detail: 0, reason: "argument list too long" })
 
-/** A stream of one who only reads; such ones leave channels to others. */
-const asReader = <A>(session: AgentSession, stream: Stream.Stream<A, AgentError>) =>
-  Stream.unwrap(
-    Effect.as(
-      Effect.acquireRelease(session.admitReader, () => session.dismissReader),
-      stream
-    )
-  )
-
 const processStream = (
   session: AgentSession,
   name: string,
@@ -326,8 +314,7 @@ const processStream = (
     open: request(session, open),
     isLast: (reply) => reply._tag === "Exit",
     cost: outputCost,
-    credit: firstWindowBytes,
-    mostCredit: outputWindowBytes,
+    credit: outputWindowBytes,
     deadlineMillis
   }).pipe(Stream.filter(isProcessMessage))
 
@@ -352,20 +339,17 @@ const makeClient = ({ session, hello }: Opened): AgentClient => {
         : processStream(
             session,
             "Spawn",
-            (channel) => P.Spawn.encode(channel, spawnFields(spec, firstWindowBytes)),
+            (channel) => P.Spawn.encode(channel, spawnFields(spec, outputWindowBytes)),
             deadline
           ),
     spawn: (spec, deadline) =>
       isTooLong(spec) ? Effect.fail(tooLong) : call(P.Spawn, spawnFields(spec, 0), P.Spawned, deadline),
     attach: (processId, cursor, deadline) =>
-      asReader(
+      processStream(
         session,
-        processStream(
-          session,
-          "Attach",
-          (channel) => P.Attach.encode(channel, { processId, cursor, credit: firstWindowBytes }),
-          deadline
-        )
+        "Attach",
+        (channel) => P.Attach.encode(channel, { processId, cursor, credit: outputWindowBytes }),
+        deadline
       ),
     signal: (processId, signal, scope, deadline) =>
       done(P.SendSignal, { processId, signal, scope: P.signalScopes[scope] }, deadline),
@@ -387,19 +371,15 @@ const makeClient = ({ session, hello }: Opened): AgentClient => {
     resize: (processId, rows, cols, deadline) => done(P.Resize, { processId, rows, cols }, deadline),
     processes: (deadline) => Effect.map(collect(P.Processes, {}, P.Process, deadline), ({ items }) => items),
     read: ({ uid, gid }, path, offset, length, deadlineMillis) =>
-      asReader(
-        session,
-        channelStream(session, "Read", {
-          open: request(session, (channel) =>
-            P.Read.encode(channel, { uid, gid, offset, length, credit: firstWindowBytes, path })
-          ),
-          isLast: (reply) => reply._tag === "End",
-          cost: outputCost,
-          credit: firstWindowBytes,
-          mostCredit: outputWindowBytes,
-          deadlineMillis
-        })
-      ).pipe(
+      channelStream(session, "Read", {
+        open: request(session, (channel) =>
+          P.Read.encode(channel, { uid, gid, offset, length, credit: outputWindowBytes, path })
+        ),
+        isLast: (reply) => reply._tag === "End",
+        cost: outputCost,
+        credit: outputWindowBytes,
+        deadlineMillis
+      }).pipe(
         Stream.filter((item) => item._tag === "Data"),
         Stream.map((item) => item.data)
       ),

@@ -9,6 +9,7 @@
 import { Duration, Effect } from "effect"
 import type { ProcessId } from "../../domain/Ids.ts"
 import type { ExitStatus, ProcessInfo } from "../../domain/Process.ts"
+import { monotonicMillis } from "../../services/Alarms.ts"
 import type { EndCause, ListedProcess, SpawnRequest } from "../../services/Machine.ts"
 import type { Kernel } from "./Kernel.ts"
 import { Output, Pipe } from "./OpenFile.ts"
@@ -51,7 +52,7 @@ export class Execution {
   exitedAt = 0
   /** Why its first process was ended, if it was. */
   endedBy: EndCause | undefined = undefined
-  /** What is left of its limit, and since when that runs; undefined: it has none. */
+  /** What is left of its limit, and since when that runs by a clock that nobody sets; undefined: it has none. */
   private limit: { leftMillis: number; since: number } | undefined = undefined
   /** Whether its output is complete, too. */
   finished = false
@@ -82,13 +83,13 @@ export class Execution {
 
   /** Says how much of its limit is left now. */
   setLimit(leftMillis: number): void {
-    this.limit = { leftMillis, since: this.kernel.now() }
+    this.limit = { leftMillis, since: monotonicMillis(this.kernel.clock) }
   }
 
   /** What is left of its limit; undefined when it has none. Time frozen does not count. */
   get leftMillis(): number | undefined {
     if (this.limit === undefined) return undefined
-    const ran = this.kernel.paused ? 0 : this.kernel.now() - this.limit.since
+    const ran = this.kernel.paused ? 0 : monotonicMillis(this.kernel.clock) - this.limit.since
     return Math.max(0, this.limit.leftMillis - ran)
   }
 

@@ -10,7 +10,6 @@ import { allows } from "../../domain/Access.ts"
 import { PolicyDenied, ResourceExhausted } from "../../domain/Errors.ts"
 import type { Owner } from "../../domain/Ids.ts"
 import { type AccessScope, Authenticator, type Caller, CurrentCaller } from "../../services/Authenticator.ts"
-import { type Budget, makeBudget } from "../../services/Budget.ts"
 import { Principal } from "../../services/Principal.ts"
 import { Refusal, statusOf } from "../remote/Refusal.ts"
 import type { Door } from "./Door.ts"
@@ -76,43 +75,28 @@ const makeMisled = ({ host = "127.0.0.1", hosts = [], origins = [] }: ServerOpti
   }
 }
 
-/** What one caller has open, and its share of what may wait for readers. */
-interface Share {
-  connections: number
-  readonly output: Budget
-}
-
-/** Counts what callers have open; gives each connection its part of what may wait for readers. */
+/** Counts what callers have open. */
 const makePlaces = (limits: Limits) => {
-  const shares = new Map<Owner, Share>()
-  const whole = makeBudget(limits.outputBytes)
-  const leave = ({ owner }: Caller, share: Share) =>
+  const taken = new Map<Owner, number>()
+  const leave = ({ owner }: Caller) =>
     Effect.sync(() => {
-      share.connections--
-      // Readers whose connection was cut may be held, and count.
-      if (share.connections === 0 && share.output.taken() === 0) shares.delete(owner)
+      const left = (taken.get(owner) ?? 1) - 1
+      if (left > 0) taken.set(owner, left)
+      else taken.delete(owner)
     })
-  const enter = ({ owner }: Caller) =>
+  const enter = (caller: Caller) =>
     Effect.suspend(() => {
-      const share = shares.get(owner) ?? {
-        connections: 0,
-        output: makeBudget(limits.outputBytesPerCaller, whole)
-      }
-      if (share.connections >= limits.connectionsPerCaller) {
-        const reason = `${share.connections} connections of this caller are open`
+      const now = taken.get(caller.owner) ?? 0
+      if (now >= limits.connectionsPerCaller) {
+        const reason = `${now} connections of this caller are open`
         return Effect.fail(
           new ResourceExhausted({ resource: "connections", reason, retryAfterMillis: 1_000 })
         )
       }
-      share.connections++
-      shares.set(owner, share)
-      return Effect.succeed(share)
+      taken.set(caller.owner, now + 1)
+      return Effect.void
     })
-  return (caller: Caller) =>
-    Effect.map(
-      Effect.acquireRelease(enter(caller), (share) => leave(caller, share)),
-      ({ output }) => makeBudget(limits.outputBytesPerConnection, output)
-    )
+  return (caller: Caller) => Effect.acquireRelease(enter(caller), () => leave(caller))
 }
 
 /** The gate of a service. */
@@ -144,10 +128,10 @@ export const makeGate = Effect.fnUntraced(function* (options: ServerOptions, doo
     if (!allows(caller.scope, scope)) {
       return yield* new PolicyDenied({ policy: "scope", reason: `this needs a token of scope ${scope}` })
     }
-    const output = yield* place(caller)
+    yield* place(caller)
     door.recognise(NodeHttpServerRequest.toIncomingMessage(request).socket)
     yield* recheck(request, token, caller)
-    const session: Session = { caller, transport, running: 0, readers: new Map(), output }
+    const session: Session = { caller, transport, running: 0 }
     return session
   })
 

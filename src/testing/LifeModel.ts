@@ -1,0 +1,191 @@
+/**
+ * What must hold of sandboxes whatever goes wrong, as a pure model: what was
+ * acknowledged, what may be, and what each answer and each look at the world
+ * says about it.
+ *
+ * Where the outcome of a call is not known the model holds all that may be, and
+ * what is seen next narrows it. It says that a promise is broken only where no
+ * outcome explains what was seen.
+ */
+import type { SandboxId } from "../domain/Ids.ts"
+import type { ExpiryAction } from "../domain/Sandbox.ts"
+import { decideExpiry } from "../domain/Status.ts"
+import type { Fault, Of, Shape, Slot } from "./LifeCommands.ts"
+import type { Now } from "./LifeWorld.ts"
+
+/** Where a sandbox may stand; one that there never was counts as killed. */
+export type Standing = "running" | "paused" | "stopped" | "failed" | "killed"
+
+/** A program that was asked for. Its number is in the command lines of all its processes. */
+export interface Program {
+  readonly number: number
+  readonly shape: Shape
+  readonly generation: number
+  /** Whether it runs, as far as was acknowledged. */
+  readonly runs: "yes" | "maybe" | "no"
+  /** The time that it may run yet: at least, if all the time that it may have run counts; at most, if only the time that it surely has. */
+  readonly left: { readonly atLeast: number; readonly atMost: number } | undefined
+}
+
+/** A time to live. */
+interface Ttl {
+  readonly at: number
+  readonly action: ExpiryAction
+}
+
+/** A sandbox as far as it is known. */
+export interface Box {
+  /** Undefined while nothing but its name is known. */
+  readonly id: SandboxId | undefined
+  readonly may: ReadonlyArray<Standing>
+  readonly generation: number
+  /** Whether its machine may be a later one than that. */
+  readonly isRenewed: boolean
+  readonly restarts: boolean
+  /** What may be in each file; null: no file. One that is not named was never written. */
+  readonly files: { readonly [path: string]: ReadonlyArray<string | null> }
+  readonly programs: ReadonlyArray<Program>
+  readonly ttl: Ttl | "unknown" | undefined
+  readonly isFull: boolean
+  /** Whether it is being killed, which is not recorded yet: should the service end meanwhile, what is left of it may be without its disk. */
+  readonly isDying: boolean
+  /** Whether it may go on though it is recorded as paused: a pause that failed could not be taken back. */
+  readonly isAdrift: boolean
+}
+
+/** All that is known. */
+export interface Belief {
+  readonly boxes: { readonly [S in Slot]: Box | undefined }
+  /** Faults that last, or wait to be met. */
+  readonly troubles: ReadonlyArray<Fault["_tag"]>
+  readonly elapsed: number
+}
+
+/** Before anything has happened. */
+export const initial: Belief = { boxes: { a: undefined, b: undefined }, troubles: [], elapsed: 0 }
+
+/** All places where a sandbox may stand. */
+export const all: ReadonlyArray<Standing> = ["running", "paused", "stopped", "failed", "killed"]
+
+/** Puts what is believed of a slot. */
+export const put = (belief: Belief, slot: Slot, box: Box | undefined): Belief => ({
+  ...belief,
+  boxes: { ...belief.boxes, [slot]: box }
+})
+
+/** Some things and more, each once. */
+export const or = <A>(some: ReadonlyArray<A>, ...more: ReadonlyArray<A>): ReadonlyArray<A> => [
+  ...new Set([...some, ...more])
+]
+
+/** Whether a sandbox can stand nowhere else. */
+export const only = (box: Box, standing: Standing) => box.may.length === 1 && box.may[0] === standing
+
+/** Whether a sandbox may be there at all. */
+export const mayLive = (box: Box | undefined): box is Box => box !== undefined && !only(box, "killed")
+
+/** Changes what is believed of every program. */
+export const mapPrograms = (box: Box, f: (program: Program) => Program): Box => ({
+  ...box,
+  programs: box.programs.map(f)
+})
+
+/** No program that was known runs any more. */
+export const withoutPrograms = (box: Box): Box => mapPrograms(box, (program) => ({ ...program, runs: "no" }))
+
+/** Each program may have ended. */
+export const withDoubt = (box: Box): Box =>
+  mapPrograms(box, (program) => ({ ...program, runs: program.runs === "no" ? "no" : "maybe" }))
+
+/** A sandbox that was just asked for. */
+export const fresh = (call: Of<"Create">): Box => ({
+  id: undefined,
+  may: all,
+  generation: 1,
+  isRenewed: true,
+  restarts: call.restarts,
+  files: {},
+  programs: [],
+  ttl: call.ttl === null ? undefined : "unknown",
+  isFull: false,
+  isDying: false,
+  isAdrift: false
+})
+
+// --- time ---
+
+/** What may have happened by itself by now. */
+export const elapse = (belief: Belief, now: Now): Belief => {
+  const millis = now.elapsed - belief.elapsed
+  const older = (box: Box | undefined) => box && withTime(box, byItself(box, now), millis)
+  return { ...belief, elapsed: now.elapsed, boxes: { a: older(belief.boxes.a), b: older(belief.boxes.b) } }
+}
+
+/** Lets the programs' own time pass, which is only while their sandbox runs. */
+const withTime = (before: Box, after: Box, millis: number): Box =>
+  mapPrograms(after, (program) => {
+    if (program.left === undefined) return program
+    const { atLeast, atMost } = program.left
+    const mayRun = before.may.includes("running") || after.may.includes("running")
+    const surelyRan = only(before, "running") && only(after, "running")
+    const left = {
+      atLeast: mayRun ? atLeast - millis : atLeast,
+      atMost: surelyRan ? atMost - millis : atMost
+    }
+    return { ...program, left, runs: left.atLeast > 0 || program.runs === "no" ? program.runs : "maybe" }
+  })
+
+/** Where a time to live leads. */
+export const endOf: { readonly [A in ExpiryAction]: Standing } = {
+  kill: "killed",
+  stop: "stopped",
+  pause: "paused"
+}
+
+/** What time limits and the restart policy may have made of a sandbox. */
+const byItself = (box: Box, now: Now): Box => {
+  const isDue = box.ttl !== undefined && (box.ttl === "unknown" || box.ttl.at <= now.wall)
+  const action = box.ttl === undefined || box.ttl === "unknown" ? undefined : box.ttl.action
+  const restarted: Box =
+    box.restarts && box.may.includes("failed")
+      ? { ...box, may: or(box.may, "running"), isRenewed: true }
+      : box
+  if (!isDue || !mayLive(box)) return restarted
+  if (action === undefined) return withDoubt({ ...restarted, may: all, isRenewed: true })
+  const isAbout = box.may.some((standing) => decideExpiry(action, standing) === "proceed")
+  if (!isAbout) return restarted
+  const expired = { ...restarted, may: or(restarted.may, endOf[action]) }
+  return action === "pause" ? expired : withDoubt(expired)
+}
+
+// --- faults ---
+
+/** Faults that last until they are healed, or until they are met. */
+const lasting: ReadonlyArray<Fault["_tag"]> = ["AgentHangs", "HelperFails", "StoreFails", "WayCut"]
+
+/** What a fault may have done. `isSure`: it struck while nothing else went on. */
+export const struck = (belief: Belief, fault: Fault, isSure: boolean): Belief => {
+  const after = lasting.includes(fault._tag)
+    ? { ...belief, troubles: or(belief.troubles, fault._tag) }
+    : belief
+  if (fault._tag === "ServiceKilled" || fault._tag === "ServiceEnded") return forgotten(after)
+  if (fault._tag !== "MachineDies") return after
+  const box = after.boxes[fault.slot]
+  if (box === undefined) return after
+  const had = box.may.includes("running") || box.may.includes("paused")
+  if (!had && isSure) return after
+  const kept = isSure ? box.may.filter((one) => one !== "running" && one !== "paused") : box.may
+  const dead: Box = { ...box, may: or(kept, "failed") }
+  return put(after, fault.slot, isSure ? withoutPrograms(dead) : withDoubt(dead))
+}
+
+/** A kill that could not be recorded while its service lived is not known to the next one. */
+const forgotten = (belief: Belief): Belief => {
+  const { a, b } = belief.boxes
+  const forget = (box: Box | undefined) =>
+    box?.isDying === true ? { ...box, may: all, isRenewed: true } : box
+  return { ...belief, boxes: { a: forget(a), b: forget(b) } }
+}
+
+/** Nothing goes wrong any more. */
+export const healed = (belief: Belief): Belief => ({ ...belief, troubles: [] })

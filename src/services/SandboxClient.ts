@@ -32,6 +32,14 @@ export const CallerLease = Context.Reference<LeaseId | undefined>("fiberbox/serv
   defaultValue: () => undefined
 })
 
+/**
+ * Whether a call is made to let something go. Many of those follow each other
+ * when a program ends, so they have one patience with a lost service together.
+ */
+export const Releasing = Context.Reference<boolean>("fiberbox/services/Releasing", {
+  defaultValue: () => false
+})
+
 /** The client that {@link Sandboxes} talks through: in process, or over a transport. */
 export class SandboxClient extends Context.Service<SandboxClient, Client>()(
   "fiberbox/services/SandboxClient"

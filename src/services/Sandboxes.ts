@@ -28,7 +28,7 @@ import { Text } from "../domain/Text.ts"
 import type { LifecycleError, OperationError } from "../rpc/SandboxRpcs.ts"
 import { decodeInput } from "./Input.ts"
 import { makeSandbox, type NewIds, type Sandbox } from "./Sandbox.ts"
-import { CallerLease, type Client, SandboxClient } from "./SandboxClient.ts"
+import { CallerLease, type Client, Releasing, SandboxClient } from "./SandboxClient.ts"
 
 /** What a sandbox shall be; everything has a default. */
 export type CreateOptions = typeof CreateRequest.Encoded
@@ -65,6 +65,9 @@ const cancelSchedule = Schedule.exponential("100 millis")
 const decodeCreate = decodeInput(CreateRequest, "")
 const decodeList = decodeInput(ListRequest, "")
 const decodeName = decodeInput(Text, "idOrName")
+
+/** Lets a sandbox go. One whose service is not there any more ends with the lease that holds it. */
+const released = (kill: Sandbox["kill"]) => Effect.provideService(Effect.ignore(kill), Releasing, true)
 
 const make = Effect.gen(function* () {
   const client: Client = yield* SandboxClient
@@ -109,7 +112,7 @@ const make = Effect.gen(function* () {
 
   const service: Service = {
     create: Effect.fn("Sandboxes.create")((options) =>
-      Effect.acquireRelease(createAs(options, false), (sandbox) => Effect.ignore(sandbox.kill), {
+      Effect.acquireRelease(createAs(options, false), (sandbox) => released(sandbox.kill), {
         interruptible: true
       })
     ),

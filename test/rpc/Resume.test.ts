@@ -12,6 +12,7 @@ import { AttemptId, Generation, ProcessId, ReaderId, SandboxId } from "../../src
 import type { ProcessEvent } from "../../src/domain/Process.ts"
 import { type Carrier, Lost } from "../../src/rpc/remote/Lost.ts"
 import { resume } from "../../src/rpc/remote/Resume.ts"
+import { Releasing } from "../../src/services/SandboxClient.ts"
 import { absent } from "../services/absent.ts"
 import { bounded } from "../services/bounded.ts"
 
@@ -73,6 +74,46 @@ const essence = (events: Iterable<ProcessEvent>) =>
         ? [...event.data].map((byte, at) => [event.stream, event.cursor + at, byte])
         : [event]
   )
+
+describe("letting go of what a service that is gone held", () => {
+  it.effect("takes the patience of a client once, however much it is", () =>
+    Effect.gen(function* () {
+      const client = resume(
+        { ...absent, ChangeStatus: () => Effect.fail(lost("not-started")) },
+        { ...options, backoff: Schedule.spaced("1 second") }
+      )
+      const kill = client.ChangeStatus({ sandboxId, command: "kill" })
+      const all = Effect.forEach(
+        Array.from({ length: 20 }),
+        () => Effect.provideService(Effect.exit(kill), Releasing, true),
+        { discard: true }
+      )
+      const closing = yield* Effect.forkChild(all, { startImmediately: true })
+      yield* TestClock.adjust("29 seconds")
+      assert.isUndefined(closing.pollUnsafe())
+      yield* TestClock.adjust("1 second")
+      assert.isDefined(closing.pollUnsafe())
+    })
+  )
+
+  it.effect("leaves every other call a patience of its own", () =>
+    Effect.gen(function* () {
+      const client = resume(
+        { ...absent, ChangeStatus: () => Effect.fail(lost("not-started")) },
+        { ...options, backoff: Schedule.spaced("1 second") }
+      )
+      const kill = Effect.exit(client.ChangeStatus({ sandboxId, command: "kill" }))
+      const first = yield* Effect.forkChild(Effect.provideService(kill, Releasing, true))
+      yield* TestClock.adjust("30 seconds")
+      yield* Fiber.join(first)
+      const second = yield* Effect.forkChild(kill)
+      yield* TestClock.adjust("29 seconds")
+      assert.isUndefined(second.pollUnsafe())
+      yield* TestClock.adjust("1 second")
+      assert.isDefined(second.pollUnsafe())
+    })
+  )
+})
 
 describe("resuming", () => {
   it.effect("gives every byte of a process once and in order, however often it is cut", () =>

@@ -5,7 +5,7 @@
  */
 import { Duration, Effect, Latch, type Scope } from "effect"
 import type { LeaseId } from "../../domain/Ids.ts"
-import type { Client } from "../../services/SandboxClient.ts"
+import { type Client, Releasing } from "../../services/SandboxClient.ts"
 
 /** How long the end of a lease may take when the client closes, in milliseconds. */
 const endMillis = 5_000
@@ -31,7 +31,15 @@ export const keepLease = Effect.fnUntraced(function* (
       Effect.forever
     )
   yield* Effect.addFinalizer(() =>
-    isUsed ? Effect.ignore(Effect.timeout(client.EndLease({ lease }), endMillis)) : Effect.void
+    isUsed
+      ? client
+          .EndLease({ lease })
+          .pipe(
+            Effect.timeout(endMillis),
+            Effect.ignore({ log: "Debug", message: "the lease was left to lapse" }),
+            Effect.provideService(Releasing, true)
+          )
+      : Effect.void
   )
   yield* Effect.forkScoped(Effect.andThen(used.await, renew))
 

@@ -3,6 +3,7 @@
  */
 import { Clock, Duration, Effect, Schedule } from "effect"
 import { Connection } from "../../domain/Errors.ts"
+import { Releasing } from "../../services/SandboxClient.ts"
 import type { Lost } from "./Lost.ts"
 
 /** When to try again after a loss. */
@@ -21,18 +22,40 @@ export interface Patience {
   readonly again: (lost: Lost, repeatable: boolean) => Effect.Effect<void, Connection>
 }
 
+/** For how long after a service was given up it is not even asked to let something go, in milliseconds. */
+const givenUpMillis = 2_000
+
 const defaultBackoff = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("2 seconds")]).pipe(
   Schedule.jittered
 )
 
 const given = ({ reason, outcome }: Lost) => new Connection({ reason, outcome })
 
-/** Makes the patience of one call after the other. */
-export const makePatience = (options: PatienceOptions): (() => Patience) => {
+/** The patience of a client. */
+export interface Patiences {
+  /** That of one call. */
+  readonly begin: () => Patience
+  /** Fails where the calls that let things go have spent theirs, which they have together. */
+  readonly unlessSpent: Effect.Effect<void, Connection>
+}
+
+/** No call has been lost yet. */
+export const makePatience = (options: PatienceOptions): Patiences => {
   const limit = Duration.toMillis(Duration.fromInputUnsafe(options.patience ?? "30 seconds"))
   const steps = Schedule.toStep(options.backoff ?? defaultBackoff)
 
-  return () => {
+  /** Since when, and when last, calls were lost that let things go. */
+  let outage: { readonly since: number; readonly lastAt: number } | undefined
+
+  const isSpent = (now: number) =>
+    outage !== undefined && now - outage.since >= limit && now - outage.lastAt < givenUpMillis
+
+  const unlessSpent = Effect.gen(function* () {
+    if (!(yield* Releasing) || !isSpent(yield* Clock.currentTimeMillis)) return
+    return yield* new Connection({ reason: "the service was given up", outcome: "not-started" })
+  })
+
+  const begin = (): Patience => {
     let since: number | undefined
     let mayHaveHappened = false
     let step: Effect.Success<typeof steps> | undefined
@@ -44,6 +67,11 @@ export const makePatience = (options: PatienceOptions): (() => Patience) => {
     const wait = Effect.fnUntraced(function* (lost: Lost) {
       const now = yield* Clock.currentTimeMillis
       since ??= now
+      if (yield* Releasing) {
+        const isSame = outage !== undefined && now - outage.lastAt < limit
+        outage = { since: isSame && outage !== undefined ? outage.since : since, lastAt: now }
+        since = outage.since
+      }
       step ??= yield* steps
       const [, delay] = yield* Effect.catch(step(now, undefined), () => Effect.fail(spent(lost)))
       const left = limit - (now - since)
@@ -65,4 +93,5 @@ export const makePatience = (options: PatienceOptions): (() => Patience) => {
       }
     }
   }
+  return { begin, unlessSpent }
 }

@@ -33,7 +33,7 @@ type Payload<Tag extends keyof Client> = Parameters<Client[Tag]>[0]
 
 /** A client whose calls and streams outlive lost connections of its carrier. */
 export const resume = (carrier: Carrier, options: ResumeOptions): Client => {
-  const newPatience = makePatience(options)
+  const { begin: newPatience, unlessSpent } = makePatience(options)
   const waiting = options.waitMillis === undefined ? {} : { waitMillis: options.waitMillis }
 
   const asking = <A, E>(call: Effect.Effect<A, E | Lost>, repeatable: boolean, patience?: Patience) =>
@@ -114,10 +114,14 @@ export const resume = (carrier: Carrier, options: ResumeOptions): Client => {
     FindSandbox: again(carrier.FindSandbox),
     ListSandboxes: again(carrier.ListSandboxes),
     RenewLease: again(carrier.RenewLease),
-    EndLease: again(carrier.EndLease),
+    EndLease: (payload) => Effect.andThen(unlessSpent, again(carrier.EndLease)(payload)),
     GetInfo: again(carrier.GetInfo),
     // All but a restart lead to a status, and asking for the status one is in succeeds.
-    ChangeStatus: (payload) => (payload.command === "restart" ? once : again)(carrier.ChangeStatus)(payload),
+    ChangeStatus: (payload) =>
+      Effect.andThen(
+        unlessSpent,
+        (payload.command === "restart" ? once : again)(carrier.ChangeStatus)(payload)
+      ),
     // Counted from the time of the repeat.
     SetExpiry: again(carrier.SetExpiry),
     Update: again(carrier.Update),

@@ -31,6 +31,8 @@ import { type Schedule, Wakeup, waitFor } from "./Wakeup.ts"
 /** Finished programs whose journals are kept, and the bytes of those journals. */
 const keptExecutions = 256
 const keptBytes = 16 * 1024 * 1024
+/** Those that are kept no more whose ids are known. */
+const maxForgotten = 16_384
 
 /** How much later than their limits programs are ended that no service looks after. */
 const laterMillis = 1000
@@ -88,6 +90,8 @@ export class Kernel {
   /** Changes when processes may go on. */
   readonly thawed: Wakeup
   cpuMicros = 0
+  /** Programs whose journals are kept no more: the newest of them, as the agent does. */
+  readonly forgotten = new Set<ProcessId>()
   /** Starts that were taken back before they came. */
   readonly cancelled = new Set<ProcessId>()
   /** Whether a service holds the machine. */
@@ -360,8 +364,18 @@ export class Kernel {
       if (count <= keptExecutions && bytes <= keptBytes) break
       if (old === execution) continue
       this.executions.delete(old.processId)
+      this.forgotten.add(old.processId)
       count--
       bytes -= keptOf(old)
+    }
+    this.trimForgotten()
+  }
+
+  /** Forgets that it has forgotten the oldest ones. */
+  private trimForgotten(): void {
+    for (const oldest of this.forgotten) {
+      if (this.forgotten.size <= maxForgotten) return
+      this.forgotten.delete(oldest)
     }
   }
 

@@ -49,6 +49,10 @@ export const makeProcesses = (calls: Calls): MachineProcesses => {
       const reason = "the start of this process was cancelled"
       return yield* new Conflict({ kind: "process", id: request.processId, reason })
     }
+    if (kernel.forgotten.has(request.processId)) {
+      const reason = "a process of this id has ended, and its output is not kept any more"
+      return yield* new Conflict({ kind: "process", id: request.processId, reason })
+    }
     const started = startExecution(calls, request)
     return Result.isSuccess(started) ? started.success : yield* started.failure
   })
@@ -134,6 +138,7 @@ export const makeProcesses = (calls: Calls): MachineProcesses => {
   }
 
   function remember({ processId }: Start): Effect.Effect<void, ResourceExhausted> {
+    if (kernel.forgotten.has(processId)) return Effect.void
     if (kernel.cancelled.size >= maxCancelled && !kernel.cancelled.has(processId)) {
       const reason = "too many starts were cancelled that never came"
       return Effect.fail(new ResourceExhausted({ resource: "cancelled starts", reason }))

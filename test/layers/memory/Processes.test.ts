@@ -69,6 +69,19 @@ describe("a process", () => {
       assert.strictEqual(other._tag, "Conflict")
     }))
 
+  test("that is no longer kept is not made again by running it twice", (machine) =>
+    Effect.gen(function* () {
+      const first = script("echo ran >> ran")
+      yield* run(machine, first)
+      for (let count = 0; count < 260; count++) yield* run(machine, program(["true"]))
+      assert.notInclude(
+        (yield* machine.processes.list).map(({ processId }) => processId),
+        first.processId
+      )
+      assert.strictEqual((yield* Effect.flip(machine.processes.start(first)))._tag, "Conflict")
+      assert.strictEqual((yield* sh(machine, "cat ran")).out, "ran\n")
+    }))
+
   test("that cannot be started says why", (machine) =>
     Effect.gen(function* () {
       const refused = Effect.fnUntraced(function* (...args: Parameters<typeof program>) {

@@ -144,7 +144,7 @@ describe.runIf(canRun)("what stands still under load", () => {
             if (agent === undefined) return undefined
             return { pid: agent.pid, what: kind, owns: ({ sandbox }) => sandbox === agent.sandbox }
           }
-          const name = kind === "helper" ? /fiberbox-host/ : /(^|\/)runc /
+          const name = kind === "helper" ? /^\S*fiberbox-host / : /^\S*runc /
           const found = descendants(running).find(({ command }) => name.test(command))
           return found && { pid: found.pid, what: found.command, owns: undefined }
         }

@@ -14,7 +14,8 @@ export const measurements = {
   overhead: () => import("./measure/overhead.ts"),
   served: () => import("./measure/served.ts"),
   restart: () => import("./measure/restart.ts"),
-  "service-memory": () => import("./measure/service-memory.ts")
+  "service-memory": () => import("./measure/service-memory.ts"),
+  growth: () => import("./measure/growth.ts")
 } satisfies { readonly [id: string]: Load }
 
 export type MeasurementId = keyof typeof measurements

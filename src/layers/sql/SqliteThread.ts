@@ -43,8 +43,9 @@ class RunningThread implements SqliteThread {
   constructor(options: DatabaseOptions) {
     this.#worker = new Worker(program, {
       workerData: options,
-      // Node 22 and 24 say on standard error that its SQLite is experimental.
-      execArgv: [...process.execArgv, "--disable-warning=ExperimentalWarning"]
+      // Node 22 and 24 say on standard error that its SQLite is experimental. The options of this process are left out:
+      // a thread is refused when there is one among them that only a process can have.
+      execArgv: ["--disable-warning=ExperimentalWarning"]
     })
     this.#worker.on("message", (message: Answer | Fault | "open") => {
       if (message === "open") this.#settle(Effect.void)

@@ -317,7 +317,9 @@ describe.each(["callers", "own"] as const)("carried out in the thread of: %s", (
       Effect.gen(function* () {
         const filename = yield* temporaryFile
         const program = fileURLToPath(new URL("./writer.ts", import.meta.url))
-        const writer = yield* ChildProcess.make(process.execPath, [program, filename, thread], {
+        // With an option that no thread can have.
+        const options = ["--expose-gc", program, filename, thread]
+        const writer = yield* ChildProcess.make(process.execPath, options, {
           stderr: "inherit"
         })
         const lines = yield* writer.stdout.pipe(

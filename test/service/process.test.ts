@@ -3,7 +3,7 @@
  */
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Redacted, type Scope } from "effect"
+import { Effect, FileSystem, Redacted, type Scope } from "effect"
 import { find } from "../../src/service.ts"
 import { canRun, remains, temporary } from "../container/support.ts"
 import { end, found, launch } from "./program.ts"
@@ -66,6 +66,19 @@ describe("a service as a program", () => {
 
 describe.runIf(canRun)("a service of containers as a program", () => {
   const limits = { memoryBytes: 64 * 1024 * 1024, diskBytes: 16 * 1024 * 1024 }
+
+  promise(
+    "does not begin where it can never make a sandbox, as somebody other than root, and says why",
+    Effect.gen(function* () {
+      const base = yield* temporary
+      yield* Effect.flatMap(FileSystem.FileSystem, (fs) => fs.chown(base, 65_534, 65_534))
+      const nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+      const running = yield* launch({ FIBERBOX_BASE_DIR: base }, nobody)
+      assert.strictEqual(yield* running.ended, 1)
+      assert.match(running.log(), /uid 65534 may not make containers/)
+      assert.isUndefined(yield* find(base))
+    })
+  )
 
   promise(
     "leaves its sandboxes running when it ends or is killed, and has them again with all that they wrote",

@@ -1,6 +1,6 @@
 /**
- * Managing a service from elsewhere: its keys and its audit. It needs a token of
- * scope `admin`.
+ * Managing a service from elsewhere: its keys, its audit, and what it found that
+ * its store does not know. It needs a token of scope `admin`.
  *
  * ```ts
  * const admin = Admin.layer({ url: "http://127.0.0.1:7777", token })
@@ -12,8 +12,11 @@ import { FetchHttpClient, HttpClient, HttpClientRequest } from "effect/http"
 import { RpcClient, type RpcClientError, RpcSerialization } from "effect/rpc"
 import { KeyId, type KeyInfo, type MintedKey, MintRequest } from "./domain/Access.ts"
 import type { AuditEntry } from "./domain/Audit.ts"
-import { Connection, InvalidArgument, type ResourceExhausted } from "./domain/Errors.ts"
-import { type AdminError, adminPath, ServedAdminRpcs } from "./rpc/AdminRpcs.ts"
+import { Connection, InvalidArgument } from "./domain/Errors.ts"
+import { SandboxId } from "./domain/Ids.ts"
+import { AdoptRequest, type Remnant } from "./domain/Remains.ts"
+import type { SandboxInfo } from "./domain/Sandbox.ts"
+import { adminPath, type RemainsError, ServedAdminRpcs } from "./rpc/AdminRpcs.ts"
 import { checked, lost } from "./rpc/remote/HttpLink.ts"
 import { isLost } from "./rpc/remote/Lost.ts"
 import { decodeInput } from "./services/Input.ts"
@@ -27,12 +30,14 @@ export interface Options {
 }
 
 /** How managing a service can fail: a token of too small a scope is `PolicyDenied`. */
-export type Failure = AdminError | ResourceExhausted
+export type Failure = RemainsError
 
 const maxAnswerBytes = 1024 * 1024
 
 const decodeMint = decodeInput(MintRequest, "")
 const decodeKeyId = decodeInput(KeyId, "keyId")
+const decodeAdopt = decodeInput(AdoptRequest, "")
+const decodeSandboxId = decodeInput(SandboxId, "sandboxId")
 
 const isBroken = (error: { readonly _tag: string }): error is RpcClientError.RpcClientError =>
   error._tag === "RpcClientError"
@@ -71,7 +76,12 @@ const make = Effect.fnUntraced(function* ({ token, url }: Options) {
     mintKey: (request) => Effect.flatMap(decodeMint(request), (checked) => call(client.MintKey(checked))),
     revokeKey: (id) => Effect.flatMap(decodeKeyId(id), (keyId) => call(client.RevokeKey({ keyId }))),
     audit: (options = {}) =>
-      Stream.catchIf(client.FollowAudit(options), isBroken, (error) => Stream.fail(explained(error)))
+      Stream.catchIf(client.FollowAudit(options), isBroken, (error) => Stream.fail(explained(error))),
+    remains: call(client.ListRemains()),
+    adoptRemains: (request) =>
+      Effect.flatMap(decodeAdopt(request), (checked) => call(client.AdoptRemains(checked))),
+    removeRemains: (id) =>
+      Effect.flatMap(decodeSandboxId(id), (sandboxId) => call(client.RemoveRemains({ sandboxId })))
   })
 })
 
@@ -90,6 +100,12 @@ export class Admin extends Context.Service<
       readonly after?: number
       readonly once?: boolean
     }) => Stream.Stream<AuditEntry, Failure>
+    /** What is on the service's disk and not in its store: of sandboxes that a lost or older store has forgotten. */
+    readonly remains: Effect.Effect<ReadonlyArray<Remnant>, Failure>
+    /** Makes a stopped sandbox of such remains, under its old id, with its old disk. An unknown id is `NotFound`. */
+    readonly adoptRemains: (request: typeof AdoptRequest.Encoded) => Effect.Effect<SandboxInfo, Failure>
+    /** Removes such remains for good. An unknown id is `NotFound`. */
+    readonly removeRemains: (sandboxId: string) => Effect.Effect<void, Failure>
   }
 >()("fiberbox/Admin") {
   /** A client of a service. Nothing is asked before the first call; an address that is none is `InvalidArgument`. */

@@ -51,6 +51,7 @@ import { checkMillis, Health } from "./services/Health.ts"
 import { Instance } from "./services/Instance.ts"
 import { Keys } from "./services/Keys.ts"
 import { Quotas } from "./services/Quotas.ts"
+import { Remains } from "./services/Remains.ts"
 import { selfContained } from "./services/selfContained.ts"
 
 export { find } from "./service/Announcement.ts"
@@ -236,7 +237,7 @@ export const layer = (settings: ServiceSettings = {}): Layer.Layer<RunningServic
   selfContained(
     doorkeeper(settings).pipe(
       Layer.provide(server(settings)),
-      Layer.provide(Health.layer),
+      Layer.provide(Layer.merge(Health.layer, Remains.layer)),
       Layer.provide(InProcess.client),
       Layer.provide(actors(settings)),
       Layer.provide(house(settings)),

@@ -9,6 +9,7 @@ import { exec } from "./Exec.ts"
 import { audit, keys } from "./Keys.ts"
 import { kill, pause, restart, resume, start, stop } from "./Life.ts"
 import { info, ls } from "./List.ts"
+import { remains } from "./Remains.ts"
 import { serve } from "./Serve.ts"
 import { shell } from "./Shell.ts"
 import { ttl } from "./Ttl.ts"
@@ -34,5 +35,6 @@ export const sandboxCommands = [
   kill,
   serve,
   keys,
-  audit
+  audit,
+  remains
 ] as const

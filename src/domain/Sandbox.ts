@@ -77,7 +77,11 @@ export type Labels = typeof Labels.Type
 /** Milliseconds, more than 0. */
 export const Millis = Schema.Finite.check(positive("a duration in milliseconds"))
 
-/** What happens when a time to live or an idle time has passed. */
+/**
+ * What happens when a time to live or an idle time has passed. What is impossible at that moment (to pause a
+ * sandbox that has failed, to stop one that is being started) is done as soon as it is possible; what fails is tried
+ * again. A sandbox that is where the action leads, or has come further, is left as it is.
+ */
 export const ExpiryAction = Schema.Literals(["kill", "stop", "pause"])
 export type ExpiryAction = typeof ExpiryAction.Type
 
@@ -86,7 +90,7 @@ export const Expiry = Schema.Struct({ afterMillis: Millis, action: ExpiryAction 
 export type Expiry = typeof Expiry.Type
 
 /**
- * Whether a machine that died is started again, and how soon: the n-th restart
+ * Whether a machine that died, or could not be made, is started again, and how soon: the n-th restart
  * waits `initialMillis * factor^(n-1)`, at most `maxMillis`. The count starts
  * again once a machine has run for `maxMillis`.
  */
@@ -161,11 +165,18 @@ export const CreateRequest = Schema.Struct({
   startCommand: Schema.optional(Schema.NonEmptyString),
   /** Default: never. */
   restartPolicy: Schema.optional(RestartPolicy),
-  /** How long the sandbox may exist, from its creation. */
+  /**
+   * How long the sandbox may exist, from its creation: a point in time, also while it is paused or stopped or the
+   * service is away. It limits once: after its action was carried out the sandbox, started or resumed, has no such
+   * limit until `setExpiry` sets one.
+   */
   ttl: Schema.optional(Expiry),
-  /** How long it may go without a call or an attached reader. */
+  /** How long it may run without a call or an attached reader, each time anew. */
   idle: Schema.optional(Expiry),
-  /** A repeat with the same key returns the sandbox the first one made; another content is a `Conflict`. */
+  /**
+   * A repeat with the same key returns the sandbox the first one made; another content is a `Conflict`. For a day
+   * after that sandbox was killed the repeat is `SandboxFailed`; a creation that failed or was interrupted leaves its key free.
+   */
   idempotencyKey: Schema.optional(IdempotencyKey)
 })
 export type CreateRequest = typeof CreateRequest.Type
@@ -232,9 +243,9 @@ export const SandboxInfo = Schema.Struct({
   createdAt: Timestamp,
   /** When the present machine began to run. */
   startedAt: Schema.optional(Timestamp),
-  /** When its time to live ends. */
+  /** When its time to live ends; not there without one, and once its action has been carried out. In the past while that is still to be done. */
   expiresAt: Schema.optional(Timestamp),
-  /** Restarts made by the restart policy. */
+  /** Restarts made by the restart policy, failed ones too, since a machine last ran for long enough. */
   restarts: Schema.Natural
 })
 export type SandboxInfo = typeof SandboxInfo.Type

@@ -7,6 +7,7 @@ import { HttpIncomingMessage } from "effect/http"
 import { RpcSerialization, RpcServer } from "effect/rpc"
 import { Audit } from "../services/Audit.ts"
 import { Keys } from "../services/Keys.ts"
+import { Remains } from "../services/Remains.ts"
 import { adminPath, ServedAdminRpcs } from "./AdminRpcs.ts"
 import * as Server from "./Server.ts"
 import { Watched } from "./Watched.ts"
@@ -14,16 +15,20 @@ import { Watched } from "./Watched.ts"
 /** No request is larger. */
 const maxBytes = 64 * 1024
 
-/** The handlers over the keys and the audit that are provided. */
+/** The handlers over the keys, the audit and the remains that are provided. */
 export const layer = ServedAdminRpcs.toLayer(
   Effect.gen(function* () {
     const keys = yield* Keys
     const audit = yield* Audit
+    const remains = yield* Remains
     return ServedAdminRpcs.of({
       ListKeys: () => keys.list,
       MintKey: keys.mint,
       RevokeKey: ({ keyId }) => keys.revoke(keyId),
-      FollowAudit: audit.follow
+      FollowAudit: audit.follow,
+      ListRemains: () => remains.list,
+      AdoptRemains: remains.adopt,
+      RemoveRemains: ({ sandboxId }) => remains.remove(sandboxId)
     })
   })
 )

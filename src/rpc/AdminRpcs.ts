@@ -9,11 +9,18 @@ import { AuditEntry } from "../domain/Audit.ts"
 import {
   Authentication,
   BackendFailed,
+  Conflict,
   Connection,
   InvalidArgument,
   NotFound,
-  PolicyDenied
+  PolicyDenied,
+  ResourceExhausted,
+  Timeout,
+  Unsupported
 } from "../domain/Errors.ts"
+import { SandboxId } from "../domain/Ids.ts"
+import { AdoptRequest, Remnant } from "../domain/Remains.ts"
+import { SandboxInfo } from "../domain/Sandbox.ts"
 import { Watched } from "./Watched.ts"
 
 const common = [Authentication, BackendFailed, Connection, InvalidArgument, NotFound, PolicyDenied] as const
@@ -41,8 +48,33 @@ const FollowAudit = Rpc.make("FollowAudit", {
   stream: true
 })
 
-/** Keys and audit of a service. */
-export class AdminRpcs extends RpcGroup.make(ListKeys, MintKey, RevokeKey, FollowAudit) {}
+/** How an operation on what is left of sandboxes can fail. */
+export const RemainsError = Schema.Union([...common, Conflict, ResourceExhausted, Timeout, Unsupported])
+export type RemainsError = typeof RemainsError.Type
+
+const ListRemains = Rpc.make("ListRemains", { success: Schema.Array(Remnant), error: RemainsError })
+
+const AdoptRemains = Rpc.make("AdoptRemains", {
+  payload: AdoptRequest,
+  success: SandboxInfo,
+  error: RemainsError
+})
+
+const RemoveRemains = Rpc.make("RemoveRemains", {
+  payload: { sandboxId: SandboxId },
+  error: RemainsError
+})
+
+/** Keys and audit of a service, and what it found that its store does not know. */
+export class AdminRpcs extends RpcGroup.make(
+  ListKeys,
+  MintKey,
+  RevokeKey,
+  FollowAudit,
+  ListRemains,
+  AdoptRemains,
+  RemoveRemains
+) {}
 
 /** The group as it is served, over plain HTTP at {@link adminPath}. */
 export class ServedAdminRpcs extends AdminRpcs.middleware(Watched) {}

@@ -90,6 +90,9 @@ const gone = ({ id, reason }: SandboxInfo) =>
 const noteRefusal = (error: { readonly _tag: string }) =>
   error._tag === "ResourceExhausted" ? Metric.update(ServiceMetrics.quotaRefusals, 1) : Effect.void
 
+/** Between an actor and its callers only so many items of a stream wait that may be large. */
+const bulk = { streamBufferSize: 2 }
+
 /** The handlers over the actors of whatever cluster is provided. */
 export const make = Effect.gen(function* () {
   const store = yield* SandboxStore
@@ -266,10 +269,10 @@ export const make = Effect.gen(function* () {
     FollowEvents: (payload) => follow(payload, (actor) => actor.FollowEvents(payload)),
     GetMetrics: (payload) => ask(payload, (actor) => actor.GetMetrics(payload)),
 
-    RunProcess: (payload) => follow(payload, (actor) => actor.RunProcess(payload)),
+    RunProcess: (payload) => follow(payload, (actor) => actor.RunProcess(payload, bulk)),
     ExecProcess: (payload) => ask(payload, (actor) => actor.ExecProcess(payload)),
     StartProcess: (payload) => ask(payload, (actor) => actor.StartProcess(payload)),
-    AttachProcess: (payload) => follow(payload, (actor) => actor.AttachProcess(payload)),
+    AttachProcess: (payload) => follow(payload, (actor) => actor.AttachProcess(payload, bulk)),
     ListProcesses: (payload) => ask(payload, (actor) => actor.ListProcesses(payload)),
     SignalProcess: (payload) => ask(payload, (actor) => actor.SignalProcess(payload)),
     KillProcess: (payload) => ask(payload, (actor) => actor.KillProcess(payload)),
@@ -278,7 +281,7 @@ export const make = Effect.gen(function* () {
     CloseStdin: (payload) => ask(payload, (actor) => actor.CloseStdin(payload)),
     ResizePty: (payload) => ask(payload, (actor) => actor.ResizePty(payload)),
 
-    ReadFile: (payload) => follow(payload, (actor) => actor.ReadFile(payload)),
+    ReadFile: (payload) => follow(payload, (actor) => actor.ReadFile(payload, bulk)),
     WriteFile: (payload) => ask(payload, (actor) => actor.WriteFile(payload)),
     WriteUpload: (payload) => ask(payload, (actor) => actor.WriteUpload(payload)),
     CommitUpload: (payload) => ask(payload, (actor) => actor.CommitUpload(payload)),

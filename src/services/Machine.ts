@@ -111,7 +111,7 @@ export interface MachineProcesses {
   readonly attach: (
     processId: ProcessId,
     cursor: number
-  ) => Stream.Stream<MachineEvent, NotFound | MachineError>
+  ) => Stream.Stream<MachineEvent, NotFound | ResourceExhausted | MachineError>
   /** Running ones and those whose journals are still kept. */
   readonly list: Effect.Effect<ReadonlyArray<ListedProcess>, MachineError>
   /** Sends a signal to the process's whole group, or to the process alone. A process that ended is no error. */

@@ -7,7 +7,7 @@
  */
 import { Cause, Data, Deferred, Effect, Exit, Fiber, Option, Predicate, Schema, Stream } from "effect"
 import type { IsolationLevel } from "../domain/Capability.ts"
-import { CommandExit, InvalidResponse, Timeout } from "../domain/Errors.ts"
+import { CommandExit, InvalidResponse, NotFound, Timeout } from "../domain/Errors.ts"
 import { type Generation, type LeaseId, ProcessId, type ReaderId, type SandboxId } from "../domain/Ids.ts"
 import type { CapturedOutput } from "../domain/Output.ts"
 import {
@@ -112,7 +112,7 @@ export interface ProcessApi {
   /** Starts a program in the background. Interrupted before it has given a handle, it leaves nothing. */
   readonly start: (argv: Argv, options?: StartOptions) => Effect.Effect<Process, StartError>
   /** A handle on a process of the present machine, running or ended. */
-  readonly connect: (processId: string) => Effect.Effect<Process, MachineOperationError | InvalidResponse>
+  readonly connect: (processId: string) => Effect.Effect<Process, MachineOperationError>
   /** Running ones and those whose journals are still kept. */
   readonly list: Effect.Effect<ReadonlyArray<ProcessInfo>, MachineOperationError>
 }
@@ -145,7 +145,7 @@ export interface PtyApi {
     }
   ) => Effect.Effect<Pty, StartError>
   /** A handle on a process of the present machine that runs, or ran, on a terminal. */
-  readonly connect: (processId: string) => Effect.Effect<Pty, MachineOperationError | InvalidResponse>
+  readonly connect: (processId: string) => Effect.Effect<Pty, MachineOperationError>
 }
 
 /** A program reads no more of its standard input. */
@@ -344,10 +344,9 @@ export const makeProcesses = (
 
   const refOf = Effect.fnUntraced(function* (id: string) {
     const processId = yield* decodeProcessId(id)
-    const first = yield* Stream.runHead(client.AttachProcess({ sandboxId, processId, attach: {} }))
-    return first._tag === "Some" && first.value._tag === "Started"
-      ? { ...first.value, processId }
-      : yield* new InvalidResponse({ reason: "a process's events did not begin with its start" })
+    // Looked up, and not attached to: whoever wants to kill it can, also when no more readers are let in.
+    const found = (yield* client.ListProcesses({ sandboxId })).find((info) => info.processId === processId)
+    return found ?? (yield* new NotFound({ kind: "process", id }))
   })
 
   const stream = <E, R>(argv: ReadonlyArray<string>, options: RunOptions<E, R>) =>

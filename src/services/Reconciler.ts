@@ -117,7 +117,8 @@ const make = Effect.fnUntraced(function* (options: Options) {
     const isNews = ids.some((id) => !told.has(id))
     told = new Set(ids)
     if (isNews) {
-      yield* Effect.logWarning(
+      // The commands of a terminal show errors only, and this is for a person to decide.
+      yield* Effect.logError(
         `the store does not know these sandboxes, and they have disks here: ${ids.join(", ")}. Their programs are ended, their disks are kept; \`fiberbox remains\` shows, adopts and removes them`
       )
     }

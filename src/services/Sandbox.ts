@@ -21,16 +21,19 @@ export interface Sandbox {
   readonly info: Effect.Effect<SandboxInfo, OperationError>
   /** Starts a machine for a stopped or failed sandbox; its disk is as it was left. */
   readonly start: Effect.Effect<SandboxInfo, LifecycleError>
-  /** Ends the machine and keeps the disk. Programs get SIGTERM and `graceMillis` (default 5,000) before SIGKILL. */
+  /** Ends the machine and keeps the disk; of a sandbox that has failed it ends the restarts. Programs get SIGTERM and `graceMillis` (default 5,000) before SIGKILL. */
   readonly stop: (options?: { readonly graceMillis?: number }) => Effect.Effect<SandboxInfo, LifecycleError>
   /** Replaces the machine by a new one on the same disk. */
   readonly restart: Effect.Effect<SandboxInfo, LifecycleError>
   /** Stops every process where it stands. */
   readonly pause: Effect.Effect<SandboxInfo, LifecycleError>
   readonly resume: Effect.Effect<SandboxInfo, LifecycleError>
-  /** Ends the sandbox for good and removes all that it holds. Never waits behind anything. */
+  /**
+   * Ends the sandbox for good and removes all that it holds. Never waits behind anything: its programs end, and it
+   * counts as killed, whatever else fails. A `BackendFailed` tells what is still to be done, which goes on by itself and may be asked for again.
+   */
   readonly kill: Effect.Effect<void, LifecycleError>
-  /** Sets or (with `null`) removes the time to live, counted from now, and the idle limit. */
+  /** Sets or (with `null`) removes the time to live, counted from now, and the idle limit. A time to live that was used up begins anew so. */
   readonly setExpiry: (limits: {
     readonly ttl?: Expiry | null
     readonly idle?: Expiry | null

@@ -100,7 +100,7 @@ const make = Effect.gen(function* () {
     Stream.runDrain
   )
   const endings: Endings = yield* makeEndings({
-    cancel: (start, cause) => use("end a program", {}, (machine) => machine.processes.cancel(start, cause)),
+    cancel: (start, cause) => tend("end a program", (machine) => machine.processes.cancel(start, cause)),
     ended: ({ processId }, cause) =>
       cause === "limit"
         ? Effect.ignore(journal.write({}, [{ _tag: "ProcessTimedOut", processId }]), { log: "Warn" })
@@ -114,12 +114,12 @@ const make = Effect.gen(function* () {
       Effect.andThen(
         running,
         // Without it a machine whose service has died is only less exact.
-        Effect.ignore(use("limit a program", {}, (machine) => machine.processes.limit(processId, left)))
+        Effect.ignore(tend("limit a program", (machine) => machine.processes.limit(processId, left)))
       )
   })
   const lifecycle = yield* makeLifecycle(journal, bounds, yield* keptAlive(record.status !== "killed"))
   const execs = yield* makeExecs(attachments)
-  const { activity, counted, use, source, read } = yield* makeReach(id, lifecycle, attachments)
+  const { activity, counted, tend, use, source, read } = yield* makeReach(id, lifecycle, attachments)
   yield* watchExpiries(journal, activity, (limit) => lifecycle.expire(limit, defaultGraceMillis))
   if (record.status !== "killed" && record.lease !== undefined) {
     const kill = Effect.ignore(lifecycle.command("kill", 0))

@@ -77,7 +77,10 @@ const commands: ReadonlyArray<readonly [command: string, says: ReadonlyArray<str
   ["keys mint", ["--owner", "--scope", "--label", "--ttl"]],
   ["keys ls", []],
   ["keys revoke", ["<key...>"]],
-  ["audit", ["--follow", "--after"]]
+  ["audit", ["--follow", "--after"]],
+  ["remains ls", []],
+  ["remains adopt", ["--name", "--owner", "--image", "--memory", "<id>"]],
+  ["remains rm", ["<id...>"]]
 ]
 
 describe("help", () => {

@@ -199,6 +199,17 @@ describe("a time limit", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.effect("that cannot be carried out is no use of the sandbox, whose idle limit passes meanwhile", () =>
+    Effect.gen(function* () {
+      const { client, faults, sandboxId } = yield* place
+      yield* client.SetExpiry({ sandboxId, idle: { afterMillis: 60_000, action: "stop" } })
+      yield* client.StartProcess({ sandboxId, process: sleeper("p", { timeoutMillis: 2000 }) })
+      yield* faults.inject("cancel", { _tag: "Refuse" }, { times: Number.POSITIVE_INFINITY })
+      yield* TestClock.adjust("2 minutes")
+      assert.strictEqual((yield* client.GetInfo({ sandboxId })).status, "stopped")
+    }).pipe(Effect.scoped)
+  )
+
   it.effect("is not another program's whose start was refused under its id", () =>
     Effect.gen(function* () {
       const { client, sandboxId } = yield* place

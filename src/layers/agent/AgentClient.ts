@@ -26,8 +26,11 @@ import { channelStream, request } from "./Inbox.ts"
 import type { Message } from "./Message.ts"
 import * as P from "./Protocol.ts"
 
-/** Credit for a process's output: two of the agent's largest frames in flight, and two being read. */
+/** Credit for a process's output that is read: two of the agent's largest frames in flight, and two being read. */
 export const outputWindowBytes = 512 * 1024
+
+/** Credit for output of which it is not known yet whether anybody reads it. */
+export const firstWindowBytes = 16 * 1024
 
 /** Events of a watch in flight. */
 const watchWindowEvents = 1024
@@ -304,6 +307,15 @@ const isTooLong = (spec: SpawnSpec): boolean =>
 
 const tooLong = new AgentFailed({ code: "too-long", errno: 7, detail: 0, reason: "argument list too long" })
 
+/** A stream of one who only reads; such ones leave channels to others. */
+const asReader = <A>(session: AgentSession, stream: Stream.Stream<A, AgentError>) =>
+  Stream.unwrap(
+    Effect.as(
+      Effect.acquireRelease(session.admitReader, () => session.dismissReader),
+      stream
+    )
+  )
+
 const processStream = (
   session: AgentSession,
   name: string,
@@ -314,7 +326,8 @@ const processStream = (
     open: request(session, open),
     isLast: (reply) => reply._tag === "Exit",
     cost: outputCost,
-    credit: outputWindowBytes,
+    credit: firstWindowBytes,
+    mostCredit: outputWindowBytes,
     deadlineMillis
   }).pipe(Stream.filter(isProcessMessage))
 
@@ -339,17 +352,20 @@ const makeClient = ({ session, hello }: Opened): AgentClient => {
         : processStream(
             session,
             "Spawn",
-            (channel) => P.Spawn.encode(channel, spawnFields(spec, outputWindowBytes)),
+            (channel) => P.Spawn.encode(channel, spawnFields(spec, firstWindowBytes)),
             deadline
           ),
     spawn: (spec, deadline) =>
       isTooLong(spec) ? Effect.fail(tooLong) : call(P.Spawn, spawnFields(spec, 0), P.Spawned, deadline),
     attach: (processId, cursor, deadline) =>
-      processStream(
+      asReader(
         session,
-        "Attach",
-        (channel) => P.Attach.encode(channel, { processId, cursor, credit: outputWindowBytes }),
-        deadline
+        processStream(
+          session,
+          "Attach",
+          (channel) => P.Attach.encode(channel, { processId, cursor, credit: firstWindowBytes }),
+          deadline
+        )
       ),
     signal: (processId, signal, scope, deadline) =>
       done(P.SendSignal, { processId, signal, scope: P.signalScopes[scope] }, deadline),
@@ -371,15 +387,19 @@ const makeClient = ({ session, hello }: Opened): AgentClient => {
     resize: (processId, rows, cols, deadline) => done(P.Resize, { processId, rows, cols }, deadline),
     processes: (deadline) => Effect.map(collect(P.Processes, {}, P.Process, deadline), ({ items }) => items),
     read: ({ uid, gid }, path, offset, length, deadlineMillis) =>
-      channelStream(session, "Read", {
-        open: request(session, (channel) =>
-          P.Read.encode(channel, { uid, gid, offset, length, credit: outputWindowBytes, path })
-        ),
-        isLast: (reply) => reply._tag === "End",
-        cost: outputCost,
-        credit: outputWindowBytes,
-        deadlineMillis
-      }).pipe(
+      asReader(
+        session,
+        channelStream(session, "Read", {
+          open: request(session, (channel) =>
+            P.Read.encode(channel, { uid, gid, offset, length, credit: firstWindowBytes, path })
+          ),
+          isLast: (reply) => reply._tag === "End",
+          cost: outputCost,
+          credit: firstWindowBytes,
+          mostCredit: outputWindowBytes,
+          deadlineMillis
+        })
+      ).pipe(
         Stream.filter((item) => item._tag === "Data"),
         Stream.map((item) => item.data)
       ),

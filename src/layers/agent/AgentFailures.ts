@@ -65,6 +65,12 @@ export const cancelError = (error: AgentError, asked: Asked): ResourceExhausted 
     ? new ResourceExhausted({ resource: "cancelled starts", reason: error.reason })
     : unreachable(error, asked)
 
+/** What is used up where no more can read: `resources` says so before anything was asked. */
+export const exhausted = (error: AgentError): ResourceExhausted | undefined =>
+  error._tag === "AgentFailed" && error.code === "resources"
+    ? new ResourceExhausted({ resource: "readers", reason: error.reason, retryAfterMillis: 1_000 })
+    : undefined
+
 /** Why nothing could be done with a process. */
 export const processError = (error: AgentError, processId: string, asked: Asked): NotFound | Unreachable =>
   error._tag === "AgentFailed" && error.code === "no-process"

@@ -6,7 +6,7 @@ import { Conflict, InvalidArgument, NotFound, ResourceExhausted } from "../../do
 import type { FileInfo, WatchEvent } from "../../domain/FileSystem.ts"
 import type { MachineFiles } from "../../services/Machine.ts"
 import type { AgentClient } from "./AgentClient.ts"
-import { fileError, offsetError, unreachable } from "./AgentFailures.ts"
+import { exhausted, fileError, offsetError, unreachable } from "./AgentFailures.ts"
 import type { MachineFacts } from "./AgentMachine.ts"
 import { idsOf } from "./AgentProcesses.ts"
 import type { AgentError } from "./AgentSession.ts"
@@ -63,7 +63,7 @@ export const makeFiles = (client: AgentClient, facts: MachineFacts): MachineFile
     read: (path, { offset, length, user }) =>
       client
         .read(idsOf(user), path, offset, length ?? P.toTheEnd, millis)
-        .pipe(Stream.mapError(failure("read a file", path))),
+        .pipe(Stream.mapError((error) => exhausted(error) ?? failure("read a file", path)(error))),
     write: (path, data, { mode = P.defaultMode, user }) =>
       client
         .call(P.Write, { ...idsOf(user), mode, path, data }, P.Offset, millis)

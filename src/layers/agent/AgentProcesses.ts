@@ -15,7 +15,14 @@ import {
   type SpawnRequest
 } from "../../services/Machine.ts"
 import type { AgentClient, Ids, ProcessMessage, SpawnSpec } from "./AgentClient.ts"
-import { cancelError, offsetError, processError, spawnError, unreachable } from "./AgentFailures.ts"
+import {
+  cancelError,
+  exhausted,
+  offsetError,
+  processError,
+  spawnError,
+  unreachable
+} from "./AgentFailures.ts"
 import type { MachineFacts } from "./AgentMachine.ts"
 import { noLimit, type ReplyOf, spawnFlags } from "./Protocol.ts"
 
@@ -148,7 +155,9 @@ export const makeProcesses = (client: AgentClient, facts: MachineFacts): Machine
     attach: (processId, cursor) =>
       client.attach(processId, cursor, millis).pipe(
         Stream.map(lift),
-        Stream.mapError((error) => processError(error, processId, asked("attach to a process")))
+        Stream.mapError(
+          (error) => exhausted(error) ?? processError(error, processId, asked("attach to a process"))
+        )
       ),
     signal: (processId, signal) =>
       onProcess("signal", processId, client.signal(processId, signalNumbers[signal], "group", millis)),

@@ -2,9 +2,10 @@
  * One connection to an agent: its greeting, its channels and its end. What the
  * channels mean is the matter of AgentClient.ts.
  */
-import { Data, Deferred, Effect, type Scope } from "effect"
+import { Context, Data, Deferred, Effect, type Scope } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { type Alarms, makeAlarms } from "../../services/Alarms.ts"
+import { type Budget, makeBudget } from "../../services/Budget.ts"
 import { FrameDecoder, magic } from "./Frame.ts"
 import {
   AgentHello,
@@ -78,19 +79,37 @@ export const failureOf = (reply: ReplyOf<"Failed">): AgentFailed =>
     reason: reply.message
   })
 
+/**
+ * How many readers of programs, files and directories there may be. The agent
+ * has 1,024 channels; what these leave is for what starts, ends and lists programs.
+ */
+export const maxReaders = 768
+
+/** What the windows of all channels of one connection may grow by, in bytes: full ones for 32 readers. */
+const sessionWindowBytes = 16 * 1024 * 1024
+
+/** What the windows of all connections may grow by. */
+const Windows = Context.Reference<Budget>("fiberbox/layers/agent/Windows", {
+  defaultValue: () => makeBudget(64 * 1024 * 1024)
+})
+
 /** The channels of one connection. */
 export class AgentSession {
   /** For the deadlines of what is asked. */
   readonly alarms: Alarms
+  /** What the windows of its channels may grow by. */
+  readonly windows: Budget
   readonly #decoder = new FrameDecoder()
   readonly #receivers = new Map<number, Receiver>()
   readonly #watchers = new Set<(error: AgentLost) => void>()
   #transport: Transport | undefined
   #lost: AgentLost | undefined
   #lastChannel = 0
+  #readers = 0
 
-  constructor(alarms: Alarms) {
+  constructor(alarms: Alarms, windows: Budget) {
     this.alarms = alarms
+    this.windows = windows
   }
 
   /** What the transport is to report to. */
@@ -126,6 +145,21 @@ export class AgentSession {
     if (this.#lost === undefined) this.#receivers.set(channel, receiver)
     else receiver.lost(this.#lost)
   }
+
+  /** Counts one more reader, if there may be one more. */
+  readonly admitReader: Effect.Effect<void, AgentFailed> = Effect.suspend(() => {
+    if (this.#readers >= maxReaders) {
+      const reason = `${maxReaders} readers of this sandbox are attached`
+      return Effect.fail(new AgentFailed({ code: "resources", errno: 0, detail: 0, reason }))
+    }
+    this.#readers++
+    return Effect.void
+  })
+
+  /** A reader has gone. */
+  readonly dismissReader: Effect.Effect<void> = Effect.sync(() => {
+    this.#readers--
+  })
 
   /** Sends a frame; without effect once the connection is lost. */
   send(frame: Uint8Array): void {
@@ -197,7 +231,7 @@ export const openSession: (
   function* (connect, options) {
     const random = yield* SecureRandom.SecureRandom
     const nonce = Buffer.from(yield* random.randomBytes(8)).toString("hex")
-    const session = new AgentSession(yield* makeAlarms)
+    const session = new AgentSession(yield* makeAlarms, makeBudget(sessionWindowBytes, yield* Windows))
     const hello = yield* Deferred.make<ReplyOf<"AgentHello">, AgentError>()
     const transport = yield* connect(session.events)
     yield* Effect.addFinalizer(() => Effect.sync(() => session.lose("closed here")))

@@ -2,6 +2,10 @@
  * What has arrived on a streaming channel and was not yet taken, bounded by
  * the credit the agent was given: credit is renewed only for what a reader has
  * come back from, so a slow reader slows the program down.
+ *
+ * It begins small, since there are readers that never come back, and is doubled
+ * when one does, as long as there are bytes left for that: in the connection to
+ * one agent, so that no sandbox takes them from others, and in all.
  */
 import { type Array as Arr, Cause, Effect, type Pull, Stream } from "effect"
 import { tracedScope } from "../../services/Tracing.ts"
@@ -22,6 +26,8 @@ export interface ChannelOptions {
   readonly onEnd?: (error: AgentError | undefined) => void
   /** The credit to begin with. */
   readonly credit: number
+  /** What it may grow to; default: it does not. */
+  readonly mostCredit?: number
   /** How long the first message may take; undefined: whoever reads it bounds that. */
   readonly deadlineMillis: number | undefined
 }
@@ -46,6 +52,7 @@ export class Inbox {
   #wake: (() => void) | undefined
   #end: Batch | undefined
   #taken = 0
+  #window: number
   #arrived = () => {}
   readonly #session: AgentSession
   readonly #options: ChannelOptions
@@ -54,6 +61,7 @@ export class Inbox {
   constructor(session: AgentSession, options: ChannelOptions) {
     this.#session = session
     this.#options = options
+    this.#window = options.credit
     this.channel = options.open({
       receive: (reply) => this.#receive(reply),
       lost: (error) => this.#fail(error)
@@ -104,9 +112,18 @@ export class Inbox {
   }
 
   #renewCredit(): void {
-    if (this.#taken * 2 < this.#options.credit || this.#end !== undefined) return
-    this.#session.send(Credit.encode(this.channel, { bytes: this.#taken }))
+    if (this.#taken * 2 < this.#window || this.#end !== undefined) return
+    this.#session.send(Credit.encode(this.channel, { bytes: this.#taken + this.#growth() }))
     this.#taken = 0
+  }
+
+  /** What the window grows by now. */
+  #growth(): number {
+    const { mostCredit = 0 } = this.#options
+    const growth = Math.min(this.#window, mostCredit - this.#window)
+    if (growth <= 0 || !this.#session.windows.take(growth)) return 0
+    this.#window += growth
+    return growth
   }
 
   #next(): Batch | undefined {
@@ -137,6 +154,8 @@ export class Inbox {
   /** Tells the agent that nobody reads any more; without effect after the end. */
   readonly close: Effect.Effect<void> = Effect.sync(() => {
     this.#arrived()
+    this.#session.windows.give(this.#window - this.#options.credit)
+    this.#window = this.#options.credit
     this.#session.cancel(this.channel)
   })
 }

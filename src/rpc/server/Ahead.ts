@@ -13,6 +13,15 @@ import {
   type Scope,
   Stream
 } from "effect"
+import { makeBudget } from "../../services/Budget.ts"
+import { Held } from "./Held.ts"
+import { CurrentSession } from "./Session.ts"
+
+/** What waits for a reader of the present session. */
+export const heldHere = Effect.map(
+  CurrentSession,
+  (session) => new Held(session?.output ?? makeBudget(Number.POSITIVE_INFINITY))
+)
 
 /** A stream being read. */
 export interface Ahead<A, E> {
@@ -23,11 +32,12 @@ export interface Ahead<A, E> {
   ) => Pull.Pull<Arr.NonEmptyReadonlyArray<A>, E | E2>
 }
 
-/** Reads a stream up to `maxSize` ahead, for as long as the scope lives. */
+/** Reads a stream up to `maxSize` ahead, and as far as `held` allows, for as long as the scope lives. */
 export const readAhead = Effect.fnUntraced(function* <A, E, R>(
   source: Stream.Stream<A, E, R>,
   sizeOf: (item: A) => number,
-  maxSize: number
+  maxSize: number,
+  held: Held
 ): Effect.fn.Return<Ahead<A, E>, never, R | Scope.Scope> {
   const pull = yield* Stream.toPull(source)
   const arrived = Latch.makeUnsafe(false)
@@ -39,7 +49,7 @@ export const readAhead = Effect.fnUntraced(function* <A, E, R>(
   const step = Effect.map(pull, (pulled: Arr.NonEmptyReadonlyArray<A>) => {
     for (const item of pulled) size += sizeOf(item)
     items = items.length === 0 ? pulled : [...items, ...pulled]
-    if (size >= maxSize) room.closeUnsafe()
+    if (!held.ahead(size) || size >= maxSize) room.closeUnsafe()
     arrived.openUnsafe()
   })
   yield* Effect.andThen(room.await, step).pipe(
@@ -54,16 +64,27 @@ export const readAhead = Effect.fnUntraced(function* <A, E, R>(
     Effect.forkScoped
   )
 
+  /** What was given before has arrived when more is asked for. */
+  const give = (given: Arr.NonEmptyReadonlyArray<A>) => {
+    held.ahead(0)
+    held.given(size)
+    items = []
+    size = 0
+    room.openUnsafe()
+    return given
+  }
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      held.ahead(0)
+      held.given(0)
+    })
+  )
+
   const take = <E2>(isWanted: () => boolean, otherwise: Effect.Effect<never, E2>) => {
     const next: Pull.Pull<Arr.NonEmptyReadonlyArray<A>, E | E2> = Effect.suspend(() => {
       if (!isWanted()) return otherwise
-      if (isNonEmpty(items)) {
-        const given = items
-        items = []
-        size = 0
-        room.openUnsafe()
-        return Effect.succeed(given)
-      }
+      if (isNonEmpty(items)) return Effect.succeed(give(items))
+      held.given(0)
       if (ended !== undefined) return ended
       arrived.closeUnsafe()
       return Effect.andThen(arrived.await, next)
@@ -79,7 +100,8 @@ export const ahead = <A, E, R>(
   sizeOf: (item: A) => number,
   maxSize: number
 ): Stream.Stream<A, E, Exclude<R, Scope.Scope>> =>
-  readAhead(source, sizeOf, maxSize).pipe(
+  heldHere.pipe(
+    Effect.flatMap((held) => readAhead(source, sizeOf, maxSize, held)),
     Effect.map(({ take }) => take(() => true, Effect.never)),
     Stream.fromPull,
     Stream.scoped

@@ -10,6 +10,7 @@ import { allows } from "../../domain/Access.ts"
 import { PolicyDenied, ResourceExhausted } from "../../domain/Errors.ts"
 import type { Owner } from "../../domain/Ids.ts"
 import { type AccessScope, Authenticator, type Caller, CurrentCaller } from "../../services/Authenticator.ts"
+import { type Budget, makeBudget } from "../../services/Budget.ts"
 import { Principal } from "../../services/Principal.ts"
 import { Refusal, statusOf } from "../remote/Refusal.ts"
 import type { Door } from "./Door.ts"
@@ -75,28 +76,43 @@ const makeMisled = ({ host = "127.0.0.1", hosts = [], origins = [] }: ServerOpti
   }
 }
 
-/** Counts what callers have open. */
+/** What one caller has open, and its share of what may wait for readers. */
+interface Share {
+  connections: number
+  readonly output: Budget
+}
+
+/** Counts what callers have open; gives each connection its part of what may wait for readers. */
 const makePlaces = (limits: Limits) => {
-  const taken = new Map<Owner, number>()
-  const leave = ({ owner }: Caller) =>
+  const shares = new Map<Owner, Share>()
+  const whole = makeBudget(limits.outputBytes)
+  const leave = ({ owner }: Caller, share: Share) =>
     Effect.sync(() => {
-      const left = (taken.get(owner) ?? 1) - 1
-      if (left > 0) taken.set(owner, left)
-      else taken.delete(owner)
+      share.connections--
+      // Readers whose connection was cut may be held, and count.
+      if (share.connections === 0 && share.output.taken() === 0) shares.delete(owner)
     })
-  const enter = (caller: Caller) =>
+  const enter = ({ owner }: Caller) =>
     Effect.suspend(() => {
-      const now = taken.get(caller.owner) ?? 0
-      if (now >= limits.connectionsPerCaller) {
-        const reason = `${now} connections of this caller are open`
+      const share = shares.get(owner) ?? {
+        connections: 0,
+        output: makeBudget(limits.outputBytesPerCaller, whole)
+      }
+      if (share.connections >= limits.connectionsPerCaller) {
+        const reason = `${share.connections} connections of this caller are open`
         return Effect.fail(
           new ResourceExhausted({ resource: "connections", reason, retryAfterMillis: 1_000 })
         )
       }
-      taken.set(caller.owner, now + 1)
-      return Effect.void
+      share.connections++
+      shares.set(owner, share)
+      return Effect.succeed(share)
     })
-  return (caller: Caller) => Effect.acquireRelease(enter(caller), () => leave(caller))
+  return (caller: Caller) =>
+    Effect.map(
+      Effect.acquireRelease(enter(caller), (share) => leave(caller, share)),
+      ({ output }) => makeBudget(limits.outputBytesPerConnection, output)
+    )
 }
 
 /** The gate of a service. */
@@ -128,10 +144,10 @@ export const makeGate = Effect.fnUntraced(function* (options: ServerOptions, doo
     if (!allows(caller.scope, scope)) {
       return yield* new PolicyDenied({ policy: "scope", reason: `this needs a token of scope ${scope}` })
     }
-    yield* place(caller)
+    const output = yield* place(caller)
     door.recognise(NodeHttpServerRequest.toIncomingMessage(request).socket)
     yield* recheck(request, token, caller)
-    const session: Session = { caller, transport, running: 0 }
+    const session: Session = { caller, transport, running: 0, readers: new Map(), output }
     return session
   })
 

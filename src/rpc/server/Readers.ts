@@ -8,7 +8,7 @@
  * the reader of the same name that comes then goes on there.
  */
 import { type Array as Arr, Cause, Duration, Effect, Exit, Fiber, type Pull, Scope, Stream } from "effect"
-import { Connection } from "../../domain/Errors.ts"
+import { Connection, ResourceExhausted } from "../../domain/Errors.ts"
 import {
   type AttachOptions,
   type ExecOptions,
@@ -19,7 +19,8 @@ import {
 import { Principal } from "../../services/Principal.ts"
 import type { StartError } from "../SandboxRpcs.ts"
 import { isAbort } from "./Access.ts"
-import { type Ahead, readAhead } from "./Ahead.ts"
+import { type Ahead, heldHere, readAhead } from "./Ahead.ts"
+import type { Held } from "./Held.ts"
 import { CurrentSession } from "./Session.ts"
 import type { Limits } from "./Settings.ts"
 
@@ -44,6 +45,7 @@ interface Place {
 /** The place of one who reads a stream. */
 interface Reader extends Place {
   readonly ahead: Ahead<ProcessEvent, StartError>
+  readonly held: Held
   /** What was given last, and may not have arrived. */
   given: Events
   /** Whether everything was given and has arrived. */
@@ -109,6 +111,12 @@ const after =
     return known >= event.data.byteLength ? [] : [{ ...event, cursor, data: event.data.subarray(known) }]
   }
 
+const less = (counts: Map<string, number>, key: string) => {
+  const left = (counts.get(key) ?? 1) - 1
+  if (left > 0) counts.set(key, left)
+  else counts.delete(key)
+}
+
 const takenOver = new Connection({ reason: "another reader of this name took over", outcome: "unknown" })
 
 /** No readers yet; those held end with the scope. */
@@ -116,6 +124,7 @@ export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
   const whole = yield* Effect.scope
   const readers = new Map<string, Reader>()
   const waiters = new Map<string, Waiter>()
+  const ofOwner = new Map<string, number>()
   /** In the order in which they were cut off. */
   const held = new Set<Place>()
   const heldFor = Duration.toMillis(Duration.fromInputUnsafe(limits.held))
@@ -146,12 +155,13 @@ export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
 
   const open = Effect.fnUntraced(function* (key: string, source: Stream.Stream<ProcessEvent, StartError>) {
     const scope = yield* Scope.fork(whole)
-    const ahead = yield* Scope.provide(readAhead(source, sizeOf, aheadBytes), scope)
+    const held = yield* heldHere
+    const ahead = yield* Scope.provide(readAhead(source, sizeOf, aheadBytes, held), scope)
     const leave = Effect.suspend(() => {
       if (readers.get(key) === reader) readers.delete(key)
       return Scope.close(scope, Exit.void)
     })
-    const reader: Reader = { ahead, leave, given: [], turn: 0, isOver: false }
+    const reader: Reader = { ahead, held, leave, given: [], turn: 0, isOver: false }
     readers.set(key, reader)
     return reader
   })
@@ -166,7 +176,9 @@ export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
   /** Takes a reader's place, beginning with what was given before and may not have arrived. */
   const follow = (reader: Reader, before: Events) =>
     Effect.gen(function* () {
-      const isHttp = (yield* CurrentSession)?.transport === "http"
+      const session = yield* CurrentSession
+      const isHttp = session?.transport === "http"
+      if (session !== undefined) reader.held.moveTo(session.output)
       const turn = ++reader.turn
       const isMine = () => reader.turn === turn
       let first = before
@@ -184,7 +196,7 @@ export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
       return Effect.suspend((): Reading => {
         const again = first
         first = []
-        if (isHttp && size >= answerBytes) return Cause.done()
+        if (isHttp && size > 0 && (!reader.held.given(size) || size >= answerBytes)) return Cause.done()
         return Effect.map(isNonEmpty(again) ? Effect.succeed(again) : next, (events) => {
           for (const event of events) size += sizeOf(event)
           return events
@@ -204,6 +216,32 @@ export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
         waiters.set(key, waiter)
         return waiter
       }
+    )
+
+  /** Counts readers by connection and sandbox, and by caller: each leaves some to others. */
+  const admit = ({ sandboxId }: ReaderTarget) =>
+    Effect.acquireRelease(
+      Effect.gen(function* () {
+        const owner = yield* Principal
+        const mine = (yield* CurrentSession)?.readers ?? new Map<string, number>()
+        const here = mine.get(sandboxId) ?? 0
+        const all = ofOwner.get(owner) ?? 0
+        if (here >= limits.readersPerSandbox || all >= limits.readersPerCaller) {
+          const reason =
+            here >= limits.readersPerSandbox
+              ? `${here} readers of this connection are attached to this sandbox`
+              : `${all} readers of this caller are attached`
+          return yield* new ResourceExhausted({ resource: "readers", reason, retryAfterMillis: 1_000 })
+        }
+        mine.set(sandboxId, here + 1)
+        ofOwner.set(owner, all + 1)
+        return { mine, owner }
+      }),
+      ({ mine, owner }) =>
+        Effect.sync(() => {
+          less(mine, sandboxId)
+          less(ofOwner, owner)
+        })
     )
 
   const service: Readers = {
@@ -229,9 +267,10 @@ export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
     read: (target, source) => {
       const { reader: name, cursor = 0 } = target.attach
       return name === undefined
-        ? source
+        ? Stream.unwrap(Effect.as(admit(target), source))
         : Stream.unwrap(
             Effect.gen(function* () {
+              yield* admit(target)
               const key = keyOf(yield* Principal, target.sandboxId, target.processId, name)
               const known = readers.get(key)
               if (known !== undefined && reaches(known.given, cursor)) {

@@ -3,6 +3,7 @@
  */
 import { Context } from "effect"
 import type { Caller } from "../../services/Authenticator.ts"
+import type { Budget } from "../../services/Budget.ts"
 
 /** One WebSocket connection, or one HTTP request. */
 export interface Session {
@@ -10,6 +11,10 @@ export interface Session {
   readonly transport: "websocket" | "http"
   /** Calls and streams that have begun and not ended. */
   running: number
+  /** Readers of the programs of each sandbox. */
+  readonly readers: Map<string, number>
+  /** What may wait for its readers beyond the little that each of them may have. */
+  readonly output: Budget
 }
 
 /** The session that the present call came by. Undefined where nothing was admitted. */

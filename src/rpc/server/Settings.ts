@@ -18,6 +18,16 @@ export interface ServerLimits {
   readonly messageBytes?: number | undefined
   /** Answers that wait for one connection, in bytes; a caller that does not read them is not read from either. Default 2 MiB. */
   readonly waitingBytes?: number | undefined
+  /** Output that waits for the readers of one connection, beyond the little that each may have, in bytes; default 16 MiB. */
+  readonly outputBytesPerConnection?: number | undefined
+  /** The same for all connections of one caller; default 64 MiB. */
+  readonly outputBytesPerCaller?: number | undefined
+  /** The same for all callers together; default 256 MiB. */
+  readonly outputBytes?: number | undefined
+  /** Readers of the programs of one sandbox on one connection, so that some are left for others; default 512. */
+  readonly readersPerSandbox?: number | undefined
+  /** Readers of programs of one caller at one time; default 4,096. */
+  readonly readersPerCaller?: number | undefined
   /** How long a caller may leave its answers unread before its connection is closed; default 60 seconds. */
   readonly stalled?: Duration.Input | undefined
   /** How long a connection may be silent, pings included; default 60 seconds. */
@@ -66,6 +76,11 @@ export const defaultLimits = {
   requestsPerConnection: 1024,
   messageBytes: maxRequestBytes + 64 * 1024,
   waitingBytes: 2 * 1024 * 1024,
+  outputBytesPerConnection: 16 * 1024 * 1024,
+  outputBytesPerCaller: 64 * 1024 * 1024,
+  outputBytes: 256 * 1024 * 1024,
+  readersPerSandbox: 512,
+  readersPerCaller: 4096,
   stalled: "60 seconds",
   silent: "60 seconds",
   headers: "10 seconds",
@@ -84,6 +99,11 @@ export const limitsOf = (given: ServerLimits = {}): Limits => ({
   requestsPerConnection: given.requestsPerConnection ?? defaultLimits.requestsPerConnection,
   messageBytes: given.messageBytes ?? defaultLimits.messageBytes,
   waitingBytes: given.waitingBytes ?? defaultLimits.waitingBytes,
+  outputBytesPerConnection: given.outputBytesPerConnection ?? defaultLimits.outputBytesPerConnection,
+  outputBytesPerCaller: given.outputBytesPerCaller ?? defaultLimits.outputBytesPerCaller,
+  outputBytes: given.outputBytes ?? defaultLimits.outputBytes,
+  readersPerSandbox: given.readersPerSandbox ?? defaultLimits.readersPerSandbox,
+  readersPerCaller: given.readersPerCaller ?? defaultLimits.readersPerCaller,
   stalled: given.stalled ?? defaultLimits.stalled,
   silent: given.silent ?? defaultLimits.silent,
   headers: given.headers ?? defaultLimits.headers,

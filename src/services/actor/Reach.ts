@@ -25,6 +25,11 @@ export interface Reach {
   readonly activity: Activity
   /** Something that counts as use of the sandbox as long as it lasts. */
   readonly counted: <A, E>(call: Effect.Effect<A, E>) => Effect.Effect<A, E>
+  /** Does something with the machine that is no use of the sandbox: on the service's own account. */
+  readonly tend: <A, E>(
+    operation: string,
+    f: (machine: Machine) => Effect.Effect<A, E | Connection>
+  ) => Effect.Effect<A, E | Unreachable>
   /** Does something with the machine. */
   readonly use: <A, E>(
     operation: string,
@@ -92,18 +97,19 @@ export const makeReach = Effect.fnUntraced(function* (
       )
     )
 
+  const reachMachine: Reach["use"] = (operation, { generation }, f) =>
+    Effect.flatMap(lifecycle.machine(operation, generation), (machine) =>
+      f(machine).pipe(
+        traced(`Backend: ${operation}`),
+        Effect.catchIf(isConnection, (error) => diagnose(machine, error))
+      )
+    )
+
   const reach: Reach = {
     activity: { count: () => calls + attachments.count(), lastAt: () => lastAt, touch },
     counted,
-    use: (operation, { generation }, f) =>
-      counted(
-        Effect.flatMap(lifecycle.machine(operation, generation), (machine) =>
-          f(machine).pipe(
-            traced(`Backend: ${operation}`),
-            Effect.catchIf(isConnection, (error) => diagnose(machine, error))
-          )
-        )
-      ),
+    tend: (operation, f) => reachMachine(operation, {}, f),
+    use: (operation, handle, f) => counted(reachMachine(operation, handle, f)),
     source,
     read: (operation, handle, f, idleMillis) =>
       attachments.watched(source(operation, handle, f), idleMillis).pipe(Stream.ensuring(Effect.sync(touch)))

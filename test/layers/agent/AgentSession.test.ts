@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Schema, Stream } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { TestClock } from "effect/testing"
-import { type AgentClient, connectAgent } from "../../../src/layers/agent/AgentClient.ts"
+import { type AgentClient, connectAgent, firstWindowBytes } from "../../../src/layers/agent/AgentClient.ts"
 import { AgentLost, type TransportEvents } from "../../../src/layers/agent/AgentSession.ts"
 import { headerBytes, magic } from "../../../src/layers/agent/Frame.ts"
 import * as P from "../../../src/layers/agent/Protocol.ts"
@@ -150,45 +150,48 @@ describe("a session", () => {
       )
   )
 
-  it.effect("renews credit only for what the reader has come back from", () =>
-    withFake((client, agent) =>
-      Effect.gen(function* () {
-        const gate = yield* Deferred.make<void>()
-        let taken = 0
-        const reader = yield* fork(
-          Stream.runForEach(client.run(program(["x"]), 1000), (message) => {
-            if (message._tag !== "Output") return Effect.void
-            taken += message.data.length
-            return Deferred.await(gate)
-          })
-        )
-        const { channel } = agent
-        const output = (cursor: number) =>
-          P.Output.encode(channel, { cursor, stream: 1, at: 0, data: new Uint8Array(100_000) })
-        const granted = () =>
-          agent.sent
-            .filter(({ type }) => type === P.Credit.type)
-            .reduce((sum, { payload }) => sum + (P.Credit.decode(payload)?.bytes ?? 0), 0)
-        agent.say(P.Spawned.encode(channel, { pid: 1, startedAt: 1, existed: false }))
-        for (let i = 0; i < 4; i++) agent.say(output(i * 100_000))
-        yield* Effect.yieldNow
-        assert.deepStrictEqual([taken, granted()], [100_000, 0])
-        yield* Deferred.succeed(gate, undefined)
-        while (taken < 400_000) yield* Effect.yieldNow
-        yield* Effect.yieldNow
-        assert.strictEqual(granted(), 400_000)
-        agent.say(
-          P.Exit.encode(channel, {
-            signalled: false,
-            value: 0,
-            cursor: 400_000,
-            at: 0,
-            timedOut: false,
-            treeAlive: false
-          })
-        )
-        yield* Fiber.join(reader)
-      })
-    )
+  it.effect(
+    "renews credit only for what the reader has come back from, and doubles the window when it does",
+    () =>
+      withFake((client, agent) =>
+        Effect.gen(function* () {
+          const gate = yield* Deferred.make<void>()
+          let taken = 0
+          const reader = yield* fork(
+            Stream.runForEach(client.run(program(["x"]), 1000), (message) => {
+              if (message._tag !== "Output") return Effect.void
+              taken += message.data.length
+              return Deferred.await(gate)
+            })
+          )
+          const { channel } = agent
+          const output = (cursor: number) =>
+            P.Output.encode(channel, { cursor, stream: 1, at: 0, data: new Uint8Array(100_000) })
+          const granted = () =>
+            agent.sent
+              .filter(({ type }) => type === P.Credit.type)
+              .reduce((sum, { payload }) => sum + (P.Credit.decode(payload)?.bytes ?? 0), 0)
+          agent.say(P.Spawned.encode(channel, { pid: 1, startedAt: 1, existed: false }))
+          for (let i = 0; i < 4; i++) agent.say(output(i * 100_000))
+          yield* Effect.yieldNow
+          assert.deepStrictEqual([taken, granted()], [100_000, 0])
+          yield* Deferred.succeed(gate, undefined)
+          while (taken < 400_000) yield* Effect.yieldNow
+          yield* Effect.yieldNow
+          // It came back twice: for the first output, and for the three behind it.
+          assert.strictEqual(granted(), 400_000 + firstWindowBytes + 2 * firstWindowBytes)
+          agent.say(
+            P.Exit.encode(channel, {
+              signalled: false,
+              value: 0,
+              cursor: 400_000,
+              at: 0,
+              timedOut: false,
+              treeAlive: false
+            })
+          )
+          yield* Fiber.join(reader)
+        })
+      )
   )
 })

@@ -143,6 +143,8 @@ void queue_free(struct queue *);                  /* it may be added to again */
 	X(T_RENAME, "u1pt", file_rename)        \
 	X(T_REMOVE, "u1p", file_remove)         \
 	X(T_CHMOD, "ump", file_chmod)           \
+	X(T_TIMES, "u84p", file_times)          \
+	X(T_LINK, "upt", file_link)             \
 	X(T_WATCH, "u1cp", watch_open)          \
 	X(T_DIAL, "c12", net_dial)              \
 	X(T_LISTEN, "c2", net_listen)

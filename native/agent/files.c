@@ -93,12 +93,13 @@ static bool own_proc_file(int fd)
 
 /* ---- stat ---- */
 
-/* u8 type, u32 mode, u64 size, u32 uid, u32 gid, i64 modified ms, str link target */
+/* u8 type, u32 mode, u64 size, u32 uid, u32 gid, i64 modified ms, u32 further ns, u32 links, u64 which file, str link target */
 void w_stat(const struct stat *s, const char *target, u32 n)
 {
 	static const u8 kinds[16] = {[S_IFREG >> 12] = 1, [S_IFDIR >> 12] = 2, [S_IFLNK >> 12] = 3, [S_IFIFO >> 12] = 4, [S_IFSOCK >> 12] = 5, [S_IFCHR >> 12] = 6, [S_IFBLK >> 12] = 6};
 	u64 modified = (u64)((int64_t)s->st_mtim.tv_sec * 1000 + s->st_mtim.tv_nsec / 1000000);
-	w_ints("148448", kinds[s->st_mode >> 12 & 15], s->st_mode & 07777, (u64)s->st_size, s->st_uid, s->st_gid, modified);
+	w_ints("148448448", kinds[s->st_mode >> 12 & 15], s->st_mode & 07777, (u64)s->st_size, s->st_uid, s->st_gid, modified, (u64)s->st_mtim.tv_nsec % 1000000, s->st_nlink,
+	       s->st_ino ^ (u64)s->st_dev << 48);
 	w_str(target, n);
 }
 
@@ -213,4 +214,20 @@ int file_rename(struct request *q)
 int file_chmod(struct request *q)
 {
 	return chmod(q->path, q->mode & 07777);
+}
+
+int file_times(struct request *q)
+{
+	int64_t ms = (int64_t)q->n[0], rest = (ms % 1000 + 1000) % 1000;
+	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = (ms - rest) / 1000, .tv_nsec = rest * 1000000 + (long)q->n[1]}};
+	return utimensat(AT_FDCWD, q->path, times, AT_SYMLINK_NOFOLLOW);
+}
+
+/* Another name for the same file; of a link, for the link itself. */
+int file_link(struct request *q)
+{
+	char *a, *b;
+	int from = parent_at(AT_FDCWD, q->path, false, &a);
+	int to = from < 0 ? -1 : parent_at(AT_FDCWD, q->to, false, &b);
+	return closing(from, closing(to, to < 0 ? -1 : linkat(from, a, to, b, 0)));
 }

@@ -58,6 +58,8 @@ enum type {
 	T_RENAME = 40,  /* user, u8 replace, str from, str to */
 	T_REMOVE = 41,  /* user, u8 recursive, str path */
 	T_CHMOD = 42,   /* user, u32 mode, str path */
+	T_TIMES = 43,   /* user, i64 modified ms, u32 further ns, str path */
+	T_LINK = 44,    /* user, str from, str to */
 	T_WATCH = 48,   /* user, u8 recursive, u32 credit, str path */
 	T_DIAL = 49,    /* u32 credit, u8 ip version (4, 6), u16 port: of the machine's loopback address */
 	T_LISTEN = 50,  /* u32 credit of each accepted channel, u16 port */

@@ -8,7 +8,7 @@
 
 #define TEMPORARY ".fiberbox-"
 
-enum { MAX_UPLOADS = 64, IDLE_MS = 60000, MAX_HOPS = 40 };
+enum { MAX_UPLOADS = 64, IDLE_MS = 60000, MAX_HOPS = 40, BLOCK = 4096 };
 
 struct target {
 	int dir, fd;
@@ -89,10 +89,20 @@ static bool create(struct target *t, char *path, u32 mode)
 	return fchmod(t->fd, (mode != UINT32_MAX ? mode : exists ? old.st_mode : 0644) & 07777) == 0;
 }
 
+static bool all_zero(const u8 *p, u32 n)
+{
+	return !n || (!p[0] && !memcmp(p, p + 1, n - 1));
+}
+
+/* Blocks of zeros become holes, as they may have been: only their place is moved over. */
 static bool fill(struct target *t, struct str s)
 {
 	while (s.n) {
-		ssize_t n = write(t->fd, s.p, s.n);
+		u32 block = s.n < BLOCK ? s.n : BLOCK;
+		bool hole = all_zero(s.p, block);
+		while (!hole && block < s.n && !all_zero(s.p + block, s.n - block < BLOCK ? s.n - block : BLOCK))
+			block += s.n - block < BLOCK ? s.n - block : BLOCK;
+		ssize_t n = hole ? (lseek(t->fd, block, SEEK_CUR) < 0 ? -1 : (ssize_t)block) : write(t->fd, s.p, block);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
@@ -126,7 +136,7 @@ static int accepted(const struct request *q, u64 offset)
 int file_write(struct request *q)
 {
 	struct target t;
-	bool done = create(&t, q->path, q->mode) && fill(&t, q->rest) && publish(&t);
+	bool done = create(&t, q->path, q->mode) && fill(&t, q->rest) && ftruncate(t.fd, q->rest.n) == 0 && publish(&t);
 	target_close(&t, !done);
 	return done ? accepted(q, q->rest.n) : FAILED;
 }
@@ -201,7 +211,7 @@ int upload_chunk(struct request *q)
 	if (u->committed)
 		return refuse(q, E_CONFLICT, reached, "this upload is committed");
 	/* An earlier failure may have left part of a chunk behind. */
-	if (lseek(u->t.fd, (off_t)reached, SEEK_SET) < 0 || !fill(&u->t, (struct str){q->rest.p + known, q->rest.n - (u32)known}))
+	if (ftruncate(u->t.fd, (off_t)reached) < 0 || lseek(u->t.fd, (off_t)reached, SEEK_SET) < 0 || !fill(&u->t, (struct str){q->rest.p + known, q->rest.n - (u32)known}))
 		return FAILED;
 	return accepted(q, u->offset = offset + q->rest.n);
 }

@@ -141,6 +141,8 @@ static void put_body(u8 type)
 	case T_RENAME: put_user(); put(below(2), 1); put_text(path()); return put_text(path());
 	case T_REMOVE: put_user(); put(below(2), 1); return put_text(path());
 	case T_CHMOD: put_user(); put(0700, 4); return put_text(path());
+	case T_TIMES: put_user(); put(rnd(), 8); put(rnd(), 4); return put_text(path());
+	case T_LINK: put_user(); put_text(path()); return put_text(path());
 	case T_WATCH: put_user(); put(below(2), 1); put(credit, 4); return put_text(path());
 	case T_DIAL: put(credit, 4); put(below(8), 1); return put(below(2) ? 7777 : number(), 2);
 	case T_LISTEN: put(credit, 4); return put(below(2) ? 7777 : 0, 2);
@@ -158,7 +160,7 @@ static bool aligned; /* no wrong length was said on this connection */
 static void put_frame(void)
 {
 	static const u8 types[] = {T_CREDIT, T_CLOSE, T_DATA, T_EOF, T_PING, T_SPAWN, T_SPAWN, T_SPAWN, T_ATTACH, T_SIGNAL, T_KILL, T_CANCEL, T_LIMIT, T_STDIN, T_STDIN_CLOSE, T_RESIZE,
-	                           T_PROCESSES, T_STAT, T_READ, T_WRITE, T_UPLOAD, T_COMMIT, T_ABORT, T_LIST, T_MKDIR, T_RENAME, T_REMOVE, T_CHMOD, T_WATCH,
+	                           T_PROCESSES, T_STAT, T_READ, T_WRITE, T_UPLOAD, T_COMMIT, T_ABORT, T_LIST, T_MKDIR, T_RENAME, T_REMOVE, T_CHMOD, T_TIMES, T_LINK, T_WATCH,
 	                           T_DIAL, T_LISTEN};
 	size_t start = length;
 	u8 type = below(200) ? types[below(sizeof types)] : (u8)random32();

@@ -11,7 +11,7 @@ import { local } from "./copy/Local.ts"
 import { type End, type Entry, type Place, parseEnd } from "./copy/Place.ts"
 import { progress } from "./copy/Progress.ts"
 import { type At, copyDirectory, copyFile, type Listener, type Summary } from "./copy/Tree.ts"
-import { refuse } from "./Failure.ts"
+import { ownFailureCode, refuse } from "./Failure.ts"
 import { performOn, remark, writeJson } from "./Perform.ts"
 import { connectionFlags, jsonFlag } from "./SharedFlags.ts"
 import { stdin, write } from "./Stdio.ts"
@@ -29,7 +29,7 @@ const flags = {
     Flag.withDefault(false)
   ),
   ...connectionFlags,
-  json: jsonFlag("Write one JSON document a line for each source: from, to, files, bytes, skipped"),
+  json: jsonFlag("Write one JSON document a line for each source: from, to, files, bytes, skipped, unnamed"),
   paths: Argument.String("path").pipe(
     Argument.withDescription("Sources, then the target: a path here, SANDBOX:path, or - for a pipe"),
     Argument.atLeast(1)
@@ -41,7 +41,7 @@ type Options = Command.Command.Config.Infer<typeof flags>
 /** Where an end of a copy is. A path inside that is not absolute begins at the user's home. */
 const placeOf = Effect.fnUntraced(function* (end: Exclude<End, { _tag: "Stdio" }>, user: User) {
   const path = yield* Path.Path
-  if (end._tag === "Local") return { place: yield* local, path: path.resolve(end.path), text: end.path }
+  if (end._tag === "Local") return { place: local, path: path.resolve(end.path), text: end.path }
   const sandbox = yield* Sandboxes.connect(end.sandbox)
   return {
     place: inside(sandbox, user),
@@ -81,7 +81,7 @@ const copyTo = Effect.fnUntraced(function* (source: End, target: Target, user: U
     }
     const count = counting(listener)
     yield* copyFile(stdin, undefined, target.at, count)
-    return { files: 1, bytes: count.bytes(), skipped: [] }
+    return { files: 1, bytes: count.bytes(), skipped: [], unnamed: [] }
   }
   const { place, path, text } = yield* placeOf(source, user)
   const entry = yield* present(place, path, text)
@@ -91,8 +91,8 @@ const copyTo = Effect.fnUntraced(function* (source: End, target: Target, user: U
   }
   listener.total(entry.size)
   const count = counting(listener)
-  yield* copyFile(place.read(path), entry.mode, within(target, posix.basename(path)), count)
-  return { files: 1, bytes: count.bytes(), skipped: [] }
+  yield* copyFile(place.read(path), entry, within(target, posix.basename(path)), count)
+  return { files: 1, bytes: count.bytes(), skipped: [], unnamed: [] }
 })
 
 const counting = (listener: Listener): Listener & { readonly bytes: () => number } => {
@@ -138,7 +138,7 @@ const copyOut = Effect.fnUntraced(function* (source: End, user: User, listener: 
       Effect.sync(() => count.copied(bytes.byteLength))
     )
   )
-  return { files: 1, bytes: count.bytes(), skipped: [] }
+  return { files: 1, bytes: count.bytes(), skipped: [], unnamed: [] }
 })
 
 /** A terminal that shows what is copied needs no bar over it. */
@@ -152,6 +152,9 @@ const tell = (options: Options, from: string, to: string, summary: Summary) =>
   Effect.gen(function* () {
     // Where the file itself is on standard output, nothing else may be.
     if (options.json && to !== "-") return yield* writeJson({ from, to, ...summary })
+    for (const path of summary.unnamed) {
+      yield* remark(options, `refused ${path}: it is, or leads to, a name that is no UTF-8`)
+    }
     for (const path of summary.skipped) yield* remark(options, `left out ${path}: no file, directory or link`)
     if (!showsProgress(options, to === "-")) return
     const what = summary.files === 1 ? "1 file" : `${summary.files} files`
@@ -179,6 +182,7 @@ const copyAll = Effect.fnUntraced(function* (options: Options) {
   if (texts.length > 1 && target?.isDirectory !== true) {
     return yield* refuse("several sources need a directory as target", "make it, or end its name with /")
   }
+  let refused = 0
   for (const text of texts) {
     const source = parseEnd(text)
     const copy = Effect.flatMap(progress(showsProgress(options, target === undefined)), (listener) =>
@@ -186,15 +190,20 @@ const copyAll = Effect.fnUntraced(function* (options: Options) {
         ? copyOut(source, options.user, listener)
         : copyTo(source, target, options.user, listener)
     )
-    yield* tell(options, text, toText, yield* Effect.scoped(copy))
+    const summary = yield* Effect.scoped(copy)
+    refused += summary.unnamed.length
+    yield* tell(options, text, toText, summary)
   }
+  return refused === 0 ? 0 : ownFailureCode
 })
 
 const description = `Copy files and directories into a sandbox, out of it, or from one to another
 
 A path inside is SANDBOX:path; one that does not begin with / begins at the home of the user. A directory is
 copied with all below it, links as links; DIR/. means its entries. Files appear whole or not at all, and a new
-directory too: an interrupted copy leaves nothing. Permission bits are kept, owners and times are not.`
+directory too: an interrupted copy leaves nothing. Permission bits, times (on this machine to the microsecond), hard
+links within what is copied, and holes are kept. Owners are not: inside, files are the user's (-u); here, yours, and
+without the bits that give a program its owner's rights. A name that is no UTF-8 is refused, and the rest copied.`
 
 /** The command `cp`. */
 export const cp = Command.make("cp", flags, (options) =>

@@ -12,6 +12,9 @@ export type FileType = typeof FileType.Type
 /** Permission bits, as in chmod(2): 0 to 0o7777. */
 export const Mode = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 0o7777 }))
 
+/** Nanoseconds beyond a millisecond. */
+export const Nanos = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 999_999 }))
+
 /** What stat tells. */
 export const FileInfo = Schema.Struct({
   path: SandboxPath,
@@ -22,7 +25,13 @@ export const FileInfo = Schema.Struct({
   uid: Schema.Natural,
   gid: Schema.Natural,
   modifiedAt: Timestamp,
-  /** Where a symbolic link points. */
+  /** Nanoseconds beyond the millisecond of `modifiedAt`. */
+  nanos: Nanos,
+  /** How many names it has. */
+  links: Schema.Natural,
+  /** Which file it is: the same for all its names, and for nothing else that exists. */
+  inode: Schema.String,
+  /** Where a symbolic link points; missing where that is no UTF-8. */
   target: Schema.optional(Schema.String)
 })
 export type FileInfo = typeof FileInfo.Type
@@ -30,6 +39,8 @@ export type FileInfo = typeof FileInfo.Type
 /** A directory's content; `truncated` when there was more than the asked-for number of entries. */
 export const FileList = Schema.Struct({
   entries: Schema.Array(FileInfo),
+  /** Paths below the directory that are no UTF-8, and so cannot be named here: their bytes, with `\xNN` for those beyond ASCII. */
+  unnamed: Schema.Array(Schema.String),
   truncated: Schema.Boolean
 })
 export type FileList = typeof FileList.Type

@@ -292,6 +292,8 @@ export const make = Effect.gen(function* () {
     RenameFile: (payload) => ask(payload, (actor) => actor.RenameFile(payload)),
     RemoveFile: (payload) => ask(payload, (actor) => actor.RemoveFile(payload)),
     ChangeMode: (payload) => ask(payload, (actor) => actor.ChangeMode(payload)),
+    SetTimes: (payload) => ask(payload, (actor) => actor.SetTimes(payload)),
+    LinkFile: (payload) => ask(payload, (actor) => actor.LinkFile(payload)),
     WatchFiles: (payload) => follow(payload, (actor) => actor.WatchFiles(payload))
   })
 })

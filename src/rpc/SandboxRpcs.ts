@@ -30,7 +30,7 @@ import {
   Unsupported
 } from "../domain/Errors.ts"
 import { SandboxEvent } from "../domain/Event.ts"
-import { As, FileInfo, FileList, Mode, maxChunkBytes, WatchEvent } from "../domain/FileSystem.ts"
+import { As, FileInfo, FileList, Mode, maxChunkBytes, Nanos, WatchEvent } from "../domain/FileSystem.ts"
 import {
   AttemptId,
   Generation,
@@ -337,6 +337,16 @@ const ChangeMode = Rpc.make("ChangeMode", {
   error: FileOperationError
 })
 
+const SetTimes = Rpc.make("SetTimes", {
+  payload: { ...onMachine, path: SandboxPath, modifiedAt: Schema.Int, nanos: Nanos, as: As },
+  error: FileOperationError
+})
+
+const LinkFile = Rpc.make("LinkFile", {
+  payload: { ...onMachine, from: SandboxPath, to: SandboxPath, as: As },
+  error: FileOperationError
+})
+
 const WatchFiles = Rpc.make("WatchFiles", {
   payload: { ...onMachine, path: SandboxPath, recursive: Schema.optional(Schema.Boolean), as: As },
   success: WatchEvent,
@@ -377,7 +387,9 @@ const changing = RpcGroup.make(
   MakeDir,
   RenameFile,
   RemoveFile,
-  ChangeMode
+  ChangeMode,
+  SetTimes,
+  LinkFile
 ).annotateRpcs(RequiredScope, "exec")
 
 /** The operations on one sandbox. Its actor is an entity with exactly this protocol. */

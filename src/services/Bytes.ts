@@ -33,3 +33,11 @@ export const partialStart = (bytes: Uint8Array): number => {
   while (size < 3 && ((bytes[size] ?? 0) & 0b1100_0000) === 0b1000_0000) size++
   return size
 }
+
+/** Bytes as printable ASCII: what is none, and a backslash, as `\xNN`. */
+export const escaped = (bytes: Uint8Array): string =>
+  Array.from(bytes, (byte) =>
+    byte >= 0x20 && byte < 0x7f && byte !== 0x5c
+      ? String.fromCharCode(byte)
+      : `\\x${byte.toString(16).padStart(2, "0")}`
+  ).join("")

@@ -7,7 +7,14 @@
  */
 import { Effect, Exit, Schema, Stream } from "effect"
 import { type FileFailed, InvalidArgument, ResourceExhausted } from "../domain/Errors.ts"
-import { type FileInfo, type FileList, Mode, maxChunkBytes, type WatchEvent } from "../domain/FileSystem.ts"
+import {
+  type FileInfo,
+  type FileList,
+  Mode,
+  maxChunkBytes,
+  Nanos,
+  type WatchEvent
+} from "../domain/FileSystem.ts"
 import type { SandboxId, UploadId } from "../domain/Ids.ts"
 import { SandboxPath } from "../domain/Process.ts"
 import { User } from "../domain/Sandbox.ts"
@@ -91,6 +98,14 @@ export interface FilesApi {
     options?: AsUser & { readonly recursive?: boolean | undefined }
   ) => Effect.Effect<void, FileOperationError>
   readonly chmod: (path: string, mode: number, options?: AsUser) => Effect.Effect<void, FileOperationError>
+  /** Sets when something was last changed: milliseconds, and nanoseconds beyond them (default 0); of a symbolic link, of the link itself. */
+  readonly setTimes: (
+    path: string,
+    times: { readonly modifiedAt: number; readonly nanos?: number | undefined },
+    options?: AsUser
+  ) => Effect.Effect<void, FileOperationError>
+  /** Gives a file another name, at which nothing may be (a hard link). */
+  readonly link: (from: string, to: string, options?: AsUser) => Effect.Effect<void, FileOperationError>
   /**
    * What happens below a directory from now on. When the path leads to that directory no more, the stream ends with an
    * `Ended` event. `ResourceExhausted` when a sandbox has as many watches as it may, or more directories than one can hold.
@@ -116,6 +131,10 @@ const decodeOptions = decodeInput(
     recursive: Schema.optional(Schema.Boolean)
   }),
   ""
+)
+const decodeTimes = decodeInput(
+  Schema.Struct({ modifiedAt: Schema.Int, nanos: Schema.optional(Nanos) }),
+  "times"
 )
 const decodeContent = decodeBytes("content")
 // A byte order mark is part of what was written.
@@ -252,6 +271,19 @@ export const makeFiles = (client: Client, sandboxId: SandboxId, newUploadId: () 
     }),
     chmod: Effect.fn("Sandbox.files.chmod")(function* (path, mode, options) {
       return yield* client.ChangeMode({ ...(yield* at(path, options)).target, mode: yield* decodeMode(mode) })
+    }),
+    setTimes: Effect.fn("Sandbox.files.setTimes")(function* (path, times, options) {
+      const { modifiedAt, nanos = 0 } = yield* decodeTimes(times)
+      return yield* client.SetTimes({ ...(yield* at(path, options)).target, modifiedAt, nanos })
+    }),
+    link: Effect.fn("Sandbox.files.link")(function* (from, to, options) {
+      const { target } = yield* at(from, options)
+      return yield* client.LinkFile({
+        sandboxId,
+        as: target.as,
+        from: target.path,
+        to: yield* decodePath(to)
+      })
     }),
     watch: (path, options) =>
       Stream.unwrap(

@@ -150,6 +150,12 @@ export interface MachineProcesses {
 /** How a file operation can fail. */
 export type FileError = FileFailed | InvalidArgument | ResourceExhausted | MachineError
 
+/** When a file was last changed: milliseconds, and nanoseconds beyond them. */
+export interface FileTimes {
+  readonly modifiedAt: number
+  readonly nanos: number
+}
+
 /** The files of a machine. Every operation has the rights of the user it names. */
 export interface MachineFiles {
   /** The bytes from `offset`, `length` of them or to the end. Regular files only. */
@@ -199,6 +205,10 @@ export interface MachineFiles {
     options: { readonly recursive: boolean; readonly user: User }
   ) => Effect.Effect<void, FileError>
   readonly chmod: (path: string, mode: number, user: User) => Effect.Effect<void, FileError>
+  /** Sets when something was last changed; of a symbolic link, of the link itself. */
+  readonly setTimes: (path: string, times: FileTimes, user: User) => Effect.Effect<void, FileError>
+  /** Gives a file another name, at which nothing may be. Links are not followed. */
+  readonly link: (from: string, to: string, user: User) => Effect.Effect<void, FileError>
   /** What happens below a directory from now on. {@link ResourceExhausted} when no more can be watched. */
   readonly watch: (
     path: string,

@@ -311,6 +311,12 @@ const make = Effect.gen(function* () {
       use("remove a file", handle, (machine) => machine.files.remove(path, { recursive, user })),
     ChangeMode: ({ payload: { path, mode, as: user = "user", ...handle } }) =>
       use("change a file's mode", handle, (machine) => machine.files.chmod(path, mode, user)),
+    SetTimes: ({ payload: { path, modifiedAt, nanos, as: user = "user", ...handle } }) =>
+      use("set the time of a file", handle, (machine) =>
+        machine.files.setTimes(path, { modifiedAt, nanos }, user)
+      ),
+    LinkFile: ({ payload: { from, to, as: user = "user", ...handle } }) =>
+      use("link a file", handle, (machine) => machine.files.link(from, to, user)),
     WatchFiles: ({ payload: { path, recursive = false, as: user = "user", ...handle } }) =>
       read("watch files", handle, (machine) => machine.files.watch(path, { recursive, user }))
   })

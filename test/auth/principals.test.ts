@@ -65,7 +65,9 @@ const payloads: { readonly [tag: string]: object } = {
   MakeDir: { path: "/home/user/dir" },
   RenameFile: { from: "/home/user/secret", to: "/home/user/stolen" },
   RemoveFile: { path: "/home/user/secret" },
-  ChangeMode: { path: "/home/user/secret", mode: 0o777 }
+  ChangeMode: { path: "/home/user/secret", mode: 0o777 },
+  SetTimes: { path: "/home/user/secret", modifiedAt: 1, nanos: 0 },
+  LinkFile: { from: "/home/user/secret", to: "/tmp/link" }
 }
 const commands = ["pause", "resume", "stop", "start", "restart", "kill"]
 

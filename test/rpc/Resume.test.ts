@@ -196,6 +196,9 @@ describe("resuming", () => {
     mode: 0o644,
     uid: 0,
     gid: 0,
+    nanos: 0,
+    links: 1,
+    inode: "1",
     modifiedAt
   })
   const content = Uint8Array.from({ length: 100 }, (_, index) => index)

@@ -41,5 +41,7 @@ export const absent: Client = {
   RenameFile: nothing,
   RemoveFile: nothing,
   ChangeMode: nothing,
+  SetTimes: nothing,
+  LinkFile: nothing,
   WatchFiles: nothings
 }

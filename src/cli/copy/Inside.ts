@@ -20,7 +20,9 @@ const typeOf = ({ type }: FileInfo): Entry["type"] =>
 const entryOf = (info: FileInfo): Entry => ({
   type: typeOf(info),
   size: info.size,
-  mode: info.mode & 0o777,
+  mode: info.mode,
+  modified: { millis: info.modifiedAt, nanos: info.nanos },
+  file: info.links > 1 ? info.inode : undefined,
   target: info.target
 })
 
@@ -53,33 +55,45 @@ export const inside = ({ files, process }: Sandbox, user: User): Place => {
     )
 
   const list: Place["list"] = Effect.fnUntraced(function* (path) {
-    const { entries, truncated } = yield* files.list(path, { ...as, limit: maxEntries })
+    const { entries, truncated, unnamed } = yield* files.list(path, { ...as, limit: maxEntries })
     if (truncated) {
       return yield* refuse(
         `${path} has more than ${maxEntries} entries`,
         "pass them as one stream: fiberbox exec SANDBOX -- tar -C DIR -c . | tar -x"
       )
     }
-    return yield* Effect.forEach(entries, (info) => {
-      const name = posix.basename(info.path)
+    const named = yield* Effect.forEach(entries, (info) => {
+      const name = info.path.slice(info.path.lastIndexOf("/") + 1)
       return isName(name) && posix.join(path, name) === info.path
         ? Effect.succeed<NamedEntry>({ ...entryOf(info), name })
         : Effect.fail(localFile(`${path}: the sandbox told of an entry that cannot be one`))
     })
+    return { entries: named, unnamed }
   })
 
   const remove = (path: string) =>
     files.remove(path, { ...as, recursive: true }).pipe(Effect.catchIf(isAbsentFile, () => Effect.void))
 
+  const setModified: Place["setModified"] = (path, { millis, nanos }) =>
+    files.setTimes(path, { modifiedAt: millis, nanos }, as)
+
   return {
     find,
     list,
     read: (path) => files.stream(path, as),
-    write: (path, content, mode) => files.writeStream(path, content, { ...as, mode }),
+    write: Effect.fnUntraced(function* (path, content, like) {
+      yield* files.writeStream(path, content, { ...as, mode: like?.mode })
+      if (like === undefined) return
+      // Writing takes the bits away that give a program its owner's rights.
+      if ((like.mode & 0o6000) !== 0) yield* files.chmod(path, like.mode, as)
+      yield* setModified(path, like.modified)
+    }),
     makeDir: (path, mode) => files.makeDir(path, { ...as, mode }),
     chmod: (path, mode) => files.chmod(path, mode, as),
     link: (path, target) =>
       Effect.andThen(remove(path), Effect.asVoid(process.run(["ln", "-s", "--", target, path], { user }))),
+    hardLink: (from, to) => Effect.andThen(remove(to), files.link(from, to, as)),
+    setModified,
     rename: (from, to) => files.rename(from, to, as),
     remove
   }

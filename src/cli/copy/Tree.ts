@@ -23,6 +23,8 @@ export interface Summary {
   readonly bytes: number
   /** Paths below the source that are neither file, directory nor link, and were left out. */
   readonly skipped: ReadonlyArray<string>
+  /** Paths below the source that are no UTF-8, or links to such, and were refused: their bytes, escaped. */
+  readonly unnamed: ReadonlyArray<string>
 }
 
 /** A path at a place. */
@@ -36,16 +38,22 @@ interface Item extends Entry {
   readonly path: string
 }
 
-/** Everything below a directory, parents first. */
-const walk = (place: Place, root: string, below = ""): Effect.Effect<ReadonlyArray<Item>, PlaceError> =>
+/** Everything below a directory, parents first; what cannot be named is added to `unnamed`. */
+const walk = (
+  place: Place,
+  root: string,
+  unnamed: Array<string>,
+  below = ""
+): Effect.Effect<ReadonlyArray<Item>, PlaceError> =>
   Effect.gen(function* () {
-    const entries = yield* place.list(posix.join(root, below))
+    const { entries, unnamed: refused } = yield* place.list(posix.join(root, below))
+    for (const name of refused) unnamed.push(posix.join(below, name))
     const items = yield* Effect.forEach(
       entries,
       ({ name, ...entry }) => {
         const item: Item = { ...entry, path: posix.join(below, name) }
         return item.type === "directory"
-          ? Effect.map(walk(place, root, item.path), (inner) => [item, ...inner])
+          ? Effect.map(walk(place, root, unnamed, item.path), (inner) => [item, ...inner])
           : Effect.succeed([item])
       },
       { concurrency: 4 }
@@ -59,36 +67,60 @@ const counted = (listener: Listener) => (content: Stream.Stream<Uint8Array, Plac
 /** Copies a file, or what comes from elsewhere, to a path. */
 export const copyFile = (
   content: Stream.Stream<Uint8Array, PlaceError>,
-  mode: number | undefined,
+  like: Pick<Entry, "mode" | "modified"> | undefined,
   to: At,
   listener: Listener
-) => to.place.write(to.path, counted(listener)(content), mode)
+) => to.place.write(to.path, counted(listener)(content), like)
 
-const writable = (mode: number): boolean => (mode & 0o700) === 0o700
+/** Files without the further names of those before them, and these with the first name of theirs. */
+const byFile = (items: ReadonlyArray<Item>) => {
+  const firsts = new Map<string, Item>()
+  const files: Array<Item> = []
+  const further: Array<{ readonly item: Item; readonly first: Item }> = []
+  for (const item of items) {
+    if (item.type !== "file") continue
+    const first = item.file === undefined ? undefined : firsts.get(item.file)
+    if (first !== undefined) further.push({ item, first })
+    else files.push(item)
+    if (item.file !== undefined && first === undefined) firsts.set(item.file, item)
+  }
+  return { files, further }
+}
+
+/** Whether a directory gets its mode when it is made: it can be written to then, and has no bits that making it leaves out. */
+const isMadeSo = (mode: number): boolean => (mode & 0o7700) === 0o700
 
 const copyInto = Effect.fnUntraced(function* (
   from: At,
   root: Entry,
   to: At,
   items: ReadonlyArray<Item>,
-  listener: Listener
+  listener: Listener,
+  isNew: boolean
 ) {
   const source = (item: Item) => posix.join(from.path, item.path)
   const target = (item: Item) => posix.join(to.path, item.path)
   const directories = items.filter(({ type }) => type === "directory")
   yield* to.place.makeDir(to.path, root.mode | 0o700)
   for (const item of directories) yield* to.place.makeDir(target(item), item.mode | 0o700)
+  const { files, further } = byFile(items)
   yield* Effect.forEach(
-    items.filter(({ type }) => type === "file"),
-    (item) => copyFile(from.place.read(source(item)), item.mode, { ...to, path: target(item) }, listener),
+    files,
+    (item) => copyFile(from.place.read(source(item)), item, { ...to, path: target(item) }, listener),
     { concurrency: 4, discard: true }
   )
+  for (const { item, first } of further) yield* to.place.hardLink(target(first), target(item))
   // Links come last, so that nothing is ever written through one of them.
   for (const item of items) {
-    if (item.type === "symlink") yield* to.place.link(target(item), item.target ?? "")
+    if (item.target === undefined) continue
+    yield* to.place.link(target(item), item.target)
+    yield* to.place.setModified(target(item), item.modified)
   }
   for (const item of directories.reverse()) {
-    if (!writable(item.mode)) yield* to.place.chmod(target(item), item.mode)
+    if (!isMadeSo(item.mode)) yield* to.place.chmod(target(item), item.mode)
+    // Among directories that were there, somebody else's may be.
+    const dated = to.place.setModified(target(item), item.modified)
+    yield* isNew ? dated : Effect.ignore(dated)
   }
 })
 
@@ -99,27 +131,34 @@ export const copyDirectory = Effect.fnUntraced(function* (
   to: At,
   listener: Listener
 ): Effect.fn.Return<Summary, PlaceError> {
-  const items = yield* walk(from.place, from.path)
+  const unnamed: Array<string> = []
+  const items = yield* walk(from.place, from.path, unnamed)
+  for (const { type, target, path } of items) {
+    if (type === "symlink" && target === undefined) unnamed.push(path)
+  }
   const files = items.filter(({ type }) => type === "file")
   const bytes = files.reduce((sum, { size }) => sum + size, 0)
   listener.total(bytes)
   const summary = {
     files: files.length,
     bytes,
-    skipped: items.filter(({ type }) => type === "special").map(({ path }) => path)
+    skipped: items.filter(({ type }) => type === "special").map(({ path }) => path),
+    unnamed: unnamed.sort()
   }
   const present = yield* to.place.find(to.path)
   if (present !== undefined && present.type !== "directory") {
     return yield* refuse(`${to.path} exists and is not a directory`, "name another target, or remove it")
   }
-  if (present !== undefined) return yield* Effect.as(copyInto(from, root, to, items, listener), summary)
+  if (present !== undefined)
+    return yield* Effect.as(copyInto(from, root, to, items, listener, false), summary)
 
   const id = yield* Random.nextIntBetween(0, 2 ** 48)
   const staging = posix.join(posix.dirname(to.path), `.fiberbox-${id.toString(36)}.part`)
-  yield* copyInto(from, root, { ...to, path: staging }, items, listener).pipe(
+  yield* copyInto(from, root, { ...to, path: staging }, items, listener, true).pipe(
     Effect.andThen(to.place.rename(staging, to.path)),
     Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : Effect.ignore(to.place.remove(staging))))
   )
-  if (!writable(root.mode)) yield* to.place.chmod(to.path, root.mode)
+  if (!isMadeSo(root.mode)) yield* to.place.chmod(to.path, root.mode)
+  yield* to.place.setModified(to.path, root.modified)
   return summary
 })

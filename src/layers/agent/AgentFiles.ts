@@ -23,10 +23,16 @@ const infoOf = (path: string, stat: P.ReplyOf<"Stated"> | P.ReplyOf<"Entry">): F
     mode: stat.mode,
     uid: stat.uid,
     gid: stat.gid,
-    modifiedAt: stat.modifiedAt
+    modifiedAt: stat.modifiedAt,
+    nanos: stat.nanos,
+    links: stat.links,
+    inode: stat.inode
   }
-  return type === "symlink" ? { ...info, target: stat.target } : info
+  return type === "symlink" && isNamed(stat.target) ? { ...info, target: stat.target } : info
 }
+
+/** Whether a name is UTF-8; see `Message.name`. */
+const isNamed = (name: string): boolean => !name.startsWith("\0")
 
 const below = (directory: string, path: string): string =>
   path === "" ? directory : directory.endsWith("/") ? `${directory}${path}` : `${directory}/${path}`
@@ -96,7 +102,11 @@ export const makeFiles = (client: AgentClient, facts: MachineFacts): MachineFile
     list: (path, { depth, limit, user }) =>
       client.list(idsOf(user), path, Math.min(depth, 0xffff), limit, millis).pipe(
         Effect.map(({ entries, truncated }) => ({
-          entries: entries.map((entry) => infoOf(below(path, entry.path), entry)).sort(byPath),
+          entries: entries
+            .filter((entry) => isNamed(entry.path))
+            .map((entry) => infoOf(below(path, entry.path), entry))
+            .sort(byPath),
+          unnamed: entries.flatMap((entry) => (isNamed(entry.path) ? [] : [entry.path.slice(1)])).sort(),
           truncated
         })),
         Effect.mapError(failure("list a directory", path))
@@ -124,6 +134,14 @@ export const makeFiles = (client: AgentClient, facts: MachineFacts): MachineFile
             .call(P.Chmod, { ...idsOf(user), mode, path }, P.Ok, millis)
             .pipe(Effect.mapError(failure("chmod", path)), Effect.asVoid)
         : Effect.fail(new InvalidArgument({ field: "mode", reason: "permission bits are 0 to 0o7777" })),
+    setTimes: (path, { modifiedAt, nanos }, user) =>
+      client
+        .call(P.Times, { ...idsOf(user), modifiedAt, nanos, path }, P.Ok, millis)
+        .pipe(Effect.mapError(failure("set the time of a file", path)), Effect.asVoid),
+    link: (from, to, user) =>
+      client
+        .call(P.Link, { ...idsOf(user), from, to }, P.Ok, millis)
+        .pipe(Effect.mapError(failure("link a file", to)), Effect.asVoid),
     watch: (path, { recursive, user }) =>
       client.watch(idsOf(user), path, recursive, millis).pipe(
         Stream.filter((item) => item._tag !== "Ok"),

@@ -2,7 +2,9 @@
  * Messages from fields: a message is a frame type and a list of named fields,
  * from which its encoder, its validating decoder and its schema follow.
  */
+import { isUtf8 } from "node:buffer"
 import { Schema } from "effect"
+import { escaped } from "../../services/Bytes.ts"
 import { frame, headerBytes } from "./Frame.ts"
 
 /** Reads a payload. It never fails half-way: reading past the end or a bad value makes it `bad` and yields a stand-in. */
@@ -132,6 +134,21 @@ export const text: Field<string> = {
     const length = u32.read(reader)
     const from = reader.take(length)
     return from < 0 ? "" : reader.bytes.toString("utf8", from, from + length)
+  }
+}
+
+/**
+ * A name in a file system, which may be any bytes. What is no UTF-8 arrives as a NUL, which no name has, and its bytes,
+ * those beyond ASCII as `\\xNN`: two names never become one.
+ */
+export const name: Field<string> = {
+  ...text,
+  read: (reader) => {
+    const length = u32.read(reader)
+    const from = reader.take(length)
+    if (from < 0) return ""
+    const bytes = reader.bytes.subarray(from, from + length)
+    return isUtf8(bytes) ? bytes.toString("utf8") : `\0${escaped(bytes)}`
   }
 }
 

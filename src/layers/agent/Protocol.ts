@@ -2,7 +2,7 @@
  * Every message between host and agent. `native/agent/proto.h` is the other
  * half and says how channels and credit work.
  */
-import { bool, i64, message, rest, strings, text, token, u8, u16, u32, u64 } from "./Message.ts"
+import { bool, i64, message, name, rest, strings, text, token, u8, u16, u32, u64 } from "./Message.ts"
 
 /** What both sides must agree on. */
 export const protocolVersion = 3
@@ -91,6 +91,9 @@ export const MakeDir = message("MakeDir", 39, { ...user, mode: u32, parents: boo
 export const Rename = message("Rename", 40, { ...user, replace: bool, from: text, to: text })
 export const Remove = message("Remove", 41, { ...user, recursive: bool, path: text })
 export const Chmod = message("Chmod", 42, { ...user, mode: u32, path: text })
+/** `nanos` are added to the milliseconds. */
+export const Times = message("Times", 43, { ...user, modifiedAt: i64, nanos: u32, path: text })
+export const Link = message("Link", 44, { ...user, from: text, to: text })
 export const Watch = message("Watch", 48, { ...user, recursive: bool, credit: u32, path: text })
 
 /** `family` is 4 or 6, the version of the Internet Protocol whose loopback address is meant. */
@@ -101,7 +104,18 @@ export const Listen = message("Listen", 50, { credit: u32, port: u16 })
 export const noLimit = 0xffff_ffff
 
 // Agent to host.
-const stat = { type: u8, mode: u32, size: u64, uid: u32, gid: u32, modifiedAt: i64, target: text }
+const stat = {
+  type: u8,
+  mode: u32,
+  size: u64,
+  uid: u32,
+  gid: u32,
+  modifiedAt: i64,
+  nanos: u32,
+  links: u32,
+  inode: token,
+  target: name
+}
 
 export const AgentHello = message("AgentHello", 1, {
   version: u16,
@@ -148,7 +162,7 @@ export const Process = message("Process", 73, {
   argv: strings
 })
 export const Stated = message("Stated", 74, stat)
-export const Entry = message("Entry", 75, { path: text, ...stat })
+export const Entry = message("Entry", 75, { path: name, ...stat })
 export const Event = message("Event", 76, { kind: u8, directory: bool, path: text, before: text })
 export const Ended = message("Ended", 77, { how: u8 })
 export const Accepted = message("Accepted", 78, { channel: u32 })
@@ -184,6 +198,8 @@ export const requests = [
   Rename,
   Remove,
   Chmod,
+  Times,
+  Link,
   Watch,
   Dial,
   Listen

@@ -4,6 +4,7 @@
  */
 import { Result } from "effect"
 import type { FileInfo, FileList } from "../../domain/FileSystem.ts"
+import type { FileTimes } from "../../services/Machine.ts"
 import type { FileTree, Place } from "./FileTree.ts"
 import {
   allowed,
@@ -174,6 +175,8 @@ export const list = (
   const kept = found.length > limit ? found.slice(0, limit) : found
   return Result.succeed({
     entries: kept.map(([at, node]) => infoOf(at, node)),
+    // The memory of this machine has text for names.
+    unnamed: [],
     truncated: found.length > limit
   })
 }
@@ -218,4 +221,32 @@ export const chmod = (tree: FileTree, path: string, mode: number, uid: number): 
   node.mode = mode
   if (node.kind !== "directory") tree.changed({ kind: "modified", at: place.success, node })
   return Result.succeed(undefined)
+}
+
+/** Sets when a node was last changed; only the owner and root may. */
+export const setTimes = (
+  tree: FileTree,
+  path: string,
+  { modifiedAt, nanos }: FileTimes,
+  uid: number
+): FsResult<void> => {
+  const place = tree.lookup(path, uid, false)
+  if (Result.isFailure(place)) return Result.fail(place.failure)
+  const node = place.success.node
+  if (node.frozen) return fsFail("read-only", path)
+  if (uid !== 0 && node.uid !== uid) return fsFail("permission", path)
+  node.modifiedAt = modifiedAt + nanos / 1_000_000
+  return Result.succeed(undefined)
+}
+
+/** Gives what is at one path another name; as link(2), not to directories. */
+export const addName = (tree: FileTree, from: string, to: string, uid: number): FsResult<void> => {
+  const source = tree.lookup(from, uid, false)
+  if (Result.isFailure(source)) return Result.fail(source.failure)
+  const { node } = source.success
+  if (node.frozen) return fsFail("cross-device", to)
+  if (node.kind === "directory") return fsFail("permission", to)
+  const target = tree.resolve(to, uid, false)
+  if (Result.isFailure(target)) return Result.fail(target.failure)
+  return Result.map(tree.add(target.success, node, uid, to), () => undefined)
 }

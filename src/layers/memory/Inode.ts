@@ -13,7 +13,7 @@ interface NodeFields {
   mode: number
   uid: number
   gid: number
-  /** Milliseconds since the epoch. */
+  /** Milliseconds since the epoch, as far as known with a fraction. */
   modifiedAt: number
   /** Names this node has. */
   links: number
@@ -124,7 +124,10 @@ export const infoOf = (path: string, node: Node): FileInfo => {
     mode: node.mode,
     uid: node.uid,
     gid: node.gid,
-    modifiedAt: node.modifiedAt
+    modifiedAt: Math.floor(node.modifiedAt),
+    nanos: Math.round((node.modifiedAt % 1) * 1_000_000),
+    links: node.links,
+    inode: `${node.ino}`
   }
   return node.kind === "symlink" ? { ...info, target: node.target } : info
 }

@@ -5,7 +5,7 @@ import { Cause, Effect, Result, Stream } from "effect"
 import { type FileFailed, ResourceExhausted } from "../../domain/Errors.ts"
 import { maxChunkBytes, type WatchEvent } from "../../domain/FileSystem.ts"
 import type { MachineError, MachineFiles } from "../../services/Machine.ts"
-import { chmod, list, makeDirs, readable, remove, stat, writeWhole } from "./Files.ts"
+import { addName, chmod, list, makeDirs, readable, remove, setTimes, stat, writeWhole } from "./Files.ts"
 import { type FileWatch, maxWatches, watch } from "./FileWatch.ts"
 import { type FileNode, type FsResult, uidOf } from "./Inode.ts"
 import { type Calls, holding } from "./MachineCalls.ts"
@@ -56,6 +56,8 @@ export const makeFiles = (calls: Calls): MachineFiles => {
     rename: (from, to, user) => act(() => tree.rename(from, to, uidOf(user))),
     remove: (path, { recursive, user }) => act(() => remove(tree, path, recursive, uidOf(user))),
     chmod: (path, mode, user) => act(() => chmod(tree, path, mode, uidOf(user))),
+    setTimes: (path, times, user) => act(() => setTimes(tree, path, times, uidOf(user))),
+    link: (from, to, user) => act(() => addName(tree, from, to, uidOf(user))),
     watch: (path, { recursive, user }) =>
       Stream.unwrap(
         Effect.gen(function* () {

@@ -105,6 +105,8 @@ export const carried = (link: Effect.Effect<Link, Lost | Refused>): Carrier => {
     RenameFile: (payload) => call((client) => client.RenameFile(payload)),
     RemoveFile: (payload) => call((client) => client.RemoveFile(payload)),
     ChangeMode: (payload) => call((client) => client.ChangeMode(payload)),
+    SetTimes: (payload) => call((client) => client.SetTimes(payload)),
+    LinkFile: (payload) => call((client) => client.LinkFile(payload)),
     WatchFiles: (payload) => stream((client, queue) => client.WatchFiles(payload, queue))
   }
 }

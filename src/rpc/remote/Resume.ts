@@ -156,7 +156,9 @@ export const resume = (carrier: Carrier, options: ResumeOptions): Client => {
     // Their repeats would fail because they have succeeded.
     RenameFile: once(carrier.RenameFile),
     RemoveFile: once(carrier.RemoveFile),
+    LinkFile: once(carrier.LinkFile),
     ChangeMode: again(carrier.ChangeMode),
+    SetTimes: again(carrier.SetTimes),
     WatchFiles: (payload) => watchFiles(carrier, payload, newPatience(), again(carrier.StatFile))
   }
 }

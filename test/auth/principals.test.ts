@@ -55,6 +55,7 @@ const payloads: { readonly [tag: string]: object } = {
   StartProcess: { process: { processId: "three", argv: ["true"] } },
   SignalProcess: { processId: "one", signal: "SIGTERM" },
   KillProcess: { processId: "one" },
+  CancelProcess: { process: { processId: "one", argv: ["true"] } },
   WriteStdin: { processId: "one", offset: 0, data: "aGk=" },
   CloseStdin: { processId: "one" },
   ResizePty: { processId: "one", size: { rows: 24, cols: 80 } },

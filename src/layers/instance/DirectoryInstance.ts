@@ -157,9 +157,10 @@ const readOrWriteId = Effect.fnUntraced(function* (stateDir: string) {
   return id
 })
 
-/** Written beside, brought to the disk, renamed: there is the whole file or none. */
+/** Written beside, brought to the disk, renamed: there is the whole file or none, also after a power cut. */
 const writeDurably = Effect.fnUntraced(function* (file: string, content: string) {
   const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
   const temporary = `${file}.new`
   yield* Effect.scoped(
     Effect.gen(function* () {
@@ -169,6 +170,13 @@ const writeDurably = Effect.fnUntraced(function* (file: string, content: string)
     })
   )
   yield* fs.rename(temporary, file)
+  // A name is on the disk when its directory is.
+  const toDisk = (directory: string) =>
+    Effect.scoped(Effect.flatMap(fs.open(directory), (handle) => handle.sync))
+  const directory = path.dirname(file)
+  yield* toDisk(directory)
+  // The one above may be another's, and need not be readable for us.
+  yield* Effect.ignore(toDisk(path.dirname(directory)))
 })
 
 const deadInstances = Effect.fnUntraced(function* (

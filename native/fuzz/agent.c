@@ -141,7 +141,7 @@ static void put_body(u8 type)
 	case T_RENAME: put_user(); put(below(2), 1); put_text(path()); return put_text(path());
 	case T_REMOVE: put_user(); put(below(2), 1); return put_text(path());
 	case T_CHMOD: put_user(); put(0700, 4); return put_text(path());
-	case T_TIMES: put_user(); put(rnd(), 8); put(rnd(), 4); return put_text(path());
+	case T_TIMES: put_user(); put(random32(), 8); put(random32(), 4); return put_text(path());
 	case T_LINK: put_user(); put_text(path()); return put_text(path());
 	case T_WATCH: put_user(); put(below(2), 1); put(credit, 4); return put_text(path());
 	case T_DIAL: put(credit, 4); put(below(8), 1); return put(below(2) ? 7777 : number(), 2);

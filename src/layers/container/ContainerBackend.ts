@@ -24,7 +24,7 @@ import { backendFailed } from "./Failures.ts"
 import { Host } from "./Host.ts"
 import { IdRanges } from "./IdRanges.ts"
 import { makeReadiness } from "./Readiness.ts"
-import { findAll, reapInstance, releaseStrayRanges, removeInstanceGroup } from "./Reaper.ts"
+import { endStarts, findAll, reapInstance, releaseStrayRanges, removeInstanceGroup } from "./Reaper.ts"
 import { backendName, type ContainerOptions, ContainerSettings, layout } from "./Settings.ts"
 import { Starter } from "./Starter.ts"
 
@@ -81,6 +81,7 @@ const make = Effect.gen(function* () {
   // What others left behind keeps nobody from beginning.
   yield* reapDead.pipe(goOn("could not look for dead instances"))
   // An ephemeral instance has just been made, so it has none.
+  if (!instance.ephemeral) yield* endStarts
   if (!instance.ephemeral) yield* releaseStrayRanges.pipe(goOn("could not give back unused ids"))
   yield* Effect.addFinalizer(() =>
     Effect.ignore(instance.ephemeral ? Effect.asVoid(reapInstance) : removeInstanceGroup).pipe(

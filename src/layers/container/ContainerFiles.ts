@@ -51,6 +51,8 @@ export class ContainerFiles extends Context.Service<
     ) => Effect.Effect<void, BackendFailed | ResourceExhausted>
     /** The agent's process, as the runtime wrote it down. */
     readonly pid: (container: Container) => Effect.Effect<number | undefined, BackendFailed>
+    /** The helpers and runtimes at work on a start of any of these containers. Looks at every process. */
+    readonly starting: Effect.Effect<ReadonlyArray<number>>
     /** Forgets a machine that has ended: all files but the disk. What cannot be removed is named in the log. */
     readonly forgetMachine: (container: Container) => Effect.Effect<void, BackendFailed>
     /** Removes all files, disk included. */
@@ -146,6 +148,20 @@ const make = Effect.gen(function* () {
 
   const orEmpty = (path: string) => Effect.orElseSucceed(fs.readFileString(path), () => "")
 
+  const starting = Effect.gen(function* () {
+    const names = yield* Effect.orElseSucceed(fs.readDirectory("/proc"), (): Array<string> => [])
+    const pids = names.filter((name) => /^\d+$/.test(name))
+    const found = yield* Effect.filter(
+      pids,
+      (pid) =>
+        Effect.map(orEmpty(`/proc/${pid}/cmdline`), (words) =>
+          ["dir", "--bundle"].some((word) => words.includes(`\0${word}\0${containers}/`))
+        ),
+      { concurrency: 16 }
+    )
+    return found.map(Number)
+  })
+
   /** The disk itself is in nobody's mount table, but the root above it is, which the helper gives the container's name. */
   const diskHolders = Effect.fnUntraced(function* (of: Container) {
     const names = yield* Effect.orElseSucceed(fs.readDirectory("/proc"), (): Array<string> => [])
@@ -176,6 +192,7 @@ const make = Effect.gen(function* () {
     record,
     writeRecord,
     pid,
+    starting,
     forgetMachine,
     removeAll: (of) =>
       Effect.forEach([of.runtimeState, of.directory], remove, { concurrency: 2, discard: true }),

@@ -139,8 +139,8 @@ const maxStderr = 16 * 1024
 /** How long a program may take to end all that it has started, once it is asked to. */
 const graceMillis = 2_000
 
-/** Signals a whole process group. That nobody of it is left is no error. */
-const signalGroup = (leader: number | undefined, signal: NodeJS.Signals): void => {
+/** Signals a whole process group, named by its leader. That nobody of it is left is no error. */
+export const signalGroup = (leader: number | undefined, signal: NodeJS.Signals): void => {
   if (leader === undefined) return
   try {
     process.kill(-leader, signal)

@@ -4,12 +4,14 @@
  */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
 import type { BackendFailed, Timeout } from "../../domain/Errors.ts"
 import type { SandboxId } from "../../domain/Ids.ts"
 import { Cgroups } from "./Cgroup.ts"
 import { ContainerFiles } from "./ContainerFiles.ts"
 import { removeContainer } from "./Ending.ts"
 import { IdRanges } from "./IdRanges.ts"
+import { killProcess, signalGroup } from "./Kernel.ts"
 import { ContainerSettings, instanceGroup, sandboxOf } from "./Settings.ts"
 
 type Parts = Cgroups | ContainerFiles | ContainerSettings | IdRanges
@@ -27,6 +29,30 @@ export const findAll: Effect.Effect<ReadonlyArray<SandboxId>, BackendFailed, Par
     return [...new Set([...directories, ...groups])]
   }
 )
+
+/** How long the kernel may take to end killed helpers. */
+const startMillis = 2_000
+
+/**
+ * Ends the starts that a killed service was at. They end by themselves when it dies, but not before anybody looks,
+ * and not when they stand still.
+ */
+export const endStarts: Effect.Effect<void, never, ContainerFiles> = Effect.gen(function* () {
+  const files = yield* ContainerFiles
+  yield* files.starting.pipe(
+    Effect.tap((pids) =>
+      Effect.sync(() => {
+        for (const pid of pids) signalGroup(pid, "SIGKILL")
+      })
+    ),
+    Effect.tap((pids) => Effect.forEach(pids, killProcess, { discard: true })),
+    Effect.repeat({ schedule: Schedule.spaced("5 millis"), until: (pids) => pids.length === 0 }),
+    Effect.timeoutOrElse({
+      duration: startMillis,
+      orElse: () => Effect.logWarning("a start of a killed service does not end")
+    })
+  )
+})
 
 /** Gives back ranges of ids that no container of this instance has: of machines whose start was cut off. */
 export const releaseStrayRanges: Effect.Effect<void, BackendFailed, Parts> = Effect.gen(function* () {
@@ -61,6 +87,7 @@ export const reapInstance: Effect.Effect<
   Parts
 > = Effect.gen(function* () {
   const files = yield* ContainerFiles
+  yield* endStarts
   const found = yield* findAll
   // Each by itself: one that cannot be removed keeps none of the others.
   const failures = yield* Effect.forEach(

@@ -235,6 +235,8 @@ const givenUp = (system: System, step: Of<"GivenUp">) =>
   )
 
 const heal = Effect.fnUntraced(function* (system: System) {
+  // What was due by a wrong clock may have happened before it is set right.
+  system.belief = elapse(system.belief, yield* system.world.now)
   yield* system.world.heal
   system.belief = healed(system.belief)
   return asPromised

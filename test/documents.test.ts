@@ -5,7 +5,7 @@ import { assert, describe, it } from "@effect/vitest"
 const root = fileURLToPath(new URL("..", import.meta.url))
 const read = (path: string) => readFileSync(`${root}/${path}`, "utf8")
 
-describe.each(["README.md", "ARCHITECTURE.md", "SECURITY.md"])("%s", (document) => {
+describe.each(["README.md", "ARCHITECTURE.md", "SECURITY.md", "FAILURES.md"])("%s", (document) => {
   it("names only files that exist", () => {
     const named = new Set(
       Array.from(
@@ -29,10 +29,10 @@ describe.each(["README.md", "ARCHITECTURE.md", "SECURITY.md"])("%s", (document) 
   })
 })
 
-describe("SECURITY.md", () => {
+describe.each(["SECURITY.md", "FAILURES.md"])("%s", (document) => {
   it("names only tests that exist", () => {
     const claims = Array.from(
-      read("SECURITY.md").matchAll(/`(test\/[\w./-]+\.test\.ts)`: ([^;|`)]+)/g),
+      read(document).matchAll(/`(test\/[\w./-]+\.test\.ts)`: ([^;|`)]+)/g),
       ([, file = "", name = ""]) => ({ file, name: name.trim() })
     )
     assert.isAbove(claims.length, 10)

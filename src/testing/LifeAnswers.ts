@@ -207,7 +207,7 @@ const withTtl = (box: Box, ttl: Of<"SetTtl">["ttl"], went: Went): Judged => {
   const at = info.expiresAt ?? Number.NaN
   const latest = Math.max(before.wall, after.wall) + millis
   return {
-    box: { ...known, ttl: { at, action: ttl.action } },
+    box: { ...known, ttl: { at, action: ttl.action, wasDue: after.wall >= at } },
     broken: at >= earliest && at <= latest ? undefined : `its time to live of ${millis} ms ends at ${at}`
   }
 }

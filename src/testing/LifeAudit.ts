@@ -130,7 +130,7 @@ const lookAtTtl = (box: Box, status: Standing, info: SandboxInfo, now: Now): Loo
     const ttl =
       expiresAt === undefined || spec.ttl === undefined
         ? undefined
-        : { at: expiresAt, action: spec.ttl.action }
+        : { at: expiresAt, action: spec.ttl.action, wasDue: false }
     return { box: { ...box, ttl }, broken: [] }
   }
   if (box.ttl === undefined) {
@@ -138,6 +138,7 @@ const lookAtTtl = (box: Box, status: Standing, info: SandboxInfo, now: Now): Loo
   }
   const { at, action } = box.ttl
   if (now.wall < at) {
+    if (box.ttl.wasDue && expiresAt === undefined) return { box: { ...box, ttl: undefined }, broken: [] }
     const isKept = expiresAt === at
     return { box, broken: isKept ? [] : [`its time to live until ${at} is recorded as ${expiresAt}`] }
   }

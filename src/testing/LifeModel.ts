@@ -31,6 +31,8 @@ export interface Program {
 interface Ttl {
   readonly at: number
   readonly action: ExpiryAction
+  /** Whether it was due once, by a clock that may have been wrong: then it may be used up. */
+  readonly wasDue: boolean
 }
 
 /** A sandbox as far as it is known. */
@@ -152,9 +154,13 @@ const byItself = (box: Box, now: Now): Box => {
       : box
   if (!isDue || !mayLive(box)) return restarted
   if (action === undefined) return withDoubt({ ...restarted, may: all, isRenewed: true })
+  const due = {
+    ...restarted,
+    ttl: box.ttl === undefined || box.ttl === "unknown" ? box.ttl : { ...box.ttl, wasDue: true }
+  }
   const isAbout = box.may.some((standing) => decideExpiry(action, standing) === "proceed")
-  if (!isAbout) return restarted
-  const expired = { ...restarted, may: or(restarted.may, endOf[action]) }
+  if (!isAbout) return due
+  const expired = { ...due, may: or(due.may, endOf[action]) }
   return action === "pause" ? expired : withDoubt(expired)
 }
 

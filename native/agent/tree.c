@@ -9,29 +9,69 @@ enum { MAX_TASKS = 32768 };
 
 static struct task {
 	pid_t pid, parent, group;
-	bool zombie, ours;
+	bool over, ours;
 } tasks[MAX_TASKS]; /* pages are touched only as far as there are processes */
 static u32 count;
 
-static bool stat_task(struct task *t)
+/* What stands behind the name in a stat file, beginning with the state; NULL when there is none (any more). */
+static const char *stat_at(int dir, const char *path)
 {
-	char path[32], text[512];
-	snprintf(path, sizeof path, "%d/stat", t->pid);
-	int fd = openat(proc_dir, path, O_RDONLY | O_CLOEXEC);
+	static char text[512];
+	int fd = openat(dir, path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return false;
+		return NULL;
 	ssize_t got = read(fd, text, sizeof text - 1);
 	close(fd);
 	if (got <= 0)
-		return false;
+		return NULL;
 	text[got] = 0;
 	char *end = strrchr(text, ')'); /* the name before it may hold anything */
-	if (!end || strlen(end) < 5)
+	return end && strlen(end) >= 5 ? end + 2 : NULL;
+}
+
+static bool dead(const char *stat)
+{
+	return *stat == 'Z' || *stat == 'X';
+}
+
+/* A process is a zombie as soon as its first thread has ended, and its other threads may run on. Counting them would not do: those
+ * that have ended are counted too as long as a tracer has not looked at them. Without memory to look it is taken for alive. */
+static bool threads_run(pid_t pid)
+{
+	char path[64];
+	snprintf(path, sizeof path, "%d/task", pid);
+	int fd = openat(proc_dir, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return errno != ENOENT && errno != ESRCH;
+	DIR *threads = fdopendir(fd);
+	if (!threads)
+		return closing(fd, true);
+	bool run = false;
+	for (struct dirent *d; !run && (d = readdir(threads));) {
+		snprintf(path, sizeof path, "%d/stat", (int)strtol(d->d_name, NULL, 10));
+		const char *stat = stat_at(fd, path);
+		run = stat && !dead(stat);
+	}
+	closedir(threads);
+	return run;
+}
+
+static bool stat_task(struct task *t)
+{
+	enum { NUM_THREADS = 20 - 5 }; /* the field's number, counted from the one behind the group */
+	char path[32], *next;
+	snprintf(path, sizeof path, "%d/stat", t->pid);
+	const char *stat = stat_at(proc_dir, path);
+	if (!stat)
 		return false;
-	t->zombie = end[2] == 'Z' || end[2] == 'X';
-	char *next;
-	t->parent = (pid_t)strtol(end + 4, &next, 10);
-	t->group = (pid_t)strtol(next, NULL, 10);
+	t->over = dead(stat);
+	t->parent = (pid_t)strtol(stat + 2, &next, 10);
+	t->group = (pid_t)strtol(next, &next, 10);
+	long threads = 0;
+	for (int i = 0; i < NUM_THREADS; i++)
+		threads = strtol(next, &next, 10);
+	if (t->over && threads > 1)
+		t->over = !threads_run(t->pid);
 	return true;
 }
 
@@ -50,7 +90,7 @@ static struct task *find(pid_t pid)
 
 static u32 hit(struct task *t, int sig, pid_t group)
 {
-	if (t->zombie || (group && t->group != group))
+	if (t->over || (group && t->group != group))
 		return 0;
 	return kill(t->pid, sig) == 0 || errno == EPERM;
 }

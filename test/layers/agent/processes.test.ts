@@ -5,12 +5,14 @@ import { type AgentClient, outputWindowBytes, type SpawnSpec } from "../../../sr
 import {
   collect,
   connectTo,
+  countNamed,
   countProcesses,
   deadline,
   ids,
   program,
   runAgent,
   sh,
+  threadsProgram,
   withAgent
 } from "./support.ts"
 
@@ -301,6 +303,32 @@ describe("killing", () => {
     )
   )
 
+  it.effect("ends the threads that a program's first thread has left behind", () =>
+    withAgent((client, agent) =>
+      Effect.gen(function* () {
+        const spec = program([threadsProgram(agent, "fbt-left")])
+        const alone = client.run(spec, deadline).pipe(Stream.filter((message) => message._tag === "Output"))
+        yield* Stream.runHead(alone)
+        assert.strictEqual(countNamed("fbt-left"), 1)
+        assert.isTrue(yield* client.kill(spec.processId, deadline, deadline))
+        assert.strictEqual(countNamed("fbt-left"), 0)
+        assert.strictEqual((yield* collect(client.attach(spec.processId, 0, deadline))).exit, "signal 9")
+      })
+    )
+  )
+
+  it.effect.skipIf(!isRoot)("ends such threads, too, when their supervisor was killed", () =>
+    withAgent((client, agent) =>
+      Effect.gen(function* () {
+        const path = threadsProgram(agent, "fbt-orphaned")
+        const spec = program([path, "orphan"], { uid: 0, gid: 0 })
+        assert.strictEqual((yield* collect(client.run(spec, deadline))).exit, "signal 9")
+        assert.isTrue(yield* client.kill(spec.processId, deadline, deadline))
+        assert.strictEqual(countNamed("fbt-orphaned"), 0)
+      })
+    )
+  )
+
   it.effect.skipIf(!isRoot)("a supervisor from inside kills what it supervised", () =>
     withAgent((client) =>
       Effect.gen(function* () {
@@ -440,7 +468,8 @@ describe("a time limit", () => {
           Effect.flatMap(connectTo(agent), (client) =>
             Effect.gen(function* () {
               yield* client.spawn(free, deadline)
-              yield* client.spawn(limited, deadline)
+              // Its exit is told when the daemon has long begun: before, nothing might be found of it.
+              yield* collect(client.run(limited, deadline))
             })
           )
         )

@@ -1,7 +1,7 @@
 /**
  * The real agent, outside of any container.
  */
-import { type ChildProcess, spawn } from "node:child_process"
+import { type ChildProcess, execFileSync, spawn } from "node:child_process"
 import { chownSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs"
 import { createServer, type Server } from "node:net"
 import { tmpdir } from "node:os"
@@ -161,3 +161,21 @@ export const countProcesses = (marker: string): number =>
       return false
     }
   }).length
+
+/** How many processes of this machine have a name; unlike a command line, a process keeps it when its first thread has ended. */
+export const countNamed = (name: string): number =>
+  readdirSync("/proc").filter((pid) => {
+    if (!/^\d+$/.test(pid)) return false
+    try {
+      return readFileSync(`/proc/${pid}/comm`, "latin1") === `${name}\n`
+    } catch {
+      return false
+    }
+  }).length
+
+/** Compiles the program of `threads.c` under a name in an agent's home; its path. */
+export const threadsProgram = (agent: RunningAgent, name: string): string => {
+  const path = join(agent.home, name)
+  execFileSync("cc", ["-O1", "-o", path, new URL("./threads.c", import.meta.url).pathname, "-lpthread"])
+  return path
+}

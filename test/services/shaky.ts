@@ -101,7 +101,6 @@ const make = Effect.gen(function* () {
       Layer.provide(Layer.merge(SecureRandom.layerWebCrypto, Digest.layerWebCrypto)),
       Layer.fresh,
       Layer.buildWithScope(own),
-      Effect.provideService(Clock.Clock, settable),
       Effect.provide(Logger.layer([log]))
     )
     const started: Service = {
@@ -117,6 +116,7 @@ const make = Effect.gen(function* () {
 
   return {
     service,
+    clock: settable,
     tampering,
     /** Warnings and errors in the log. */
     logs,
@@ -145,8 +145,8 @@ const make = Effect.gen(function* () {
 export type Place = Effect.Success<typeof make>
 
 /** A test in a place of its own, on the test clock. */
-export const inPlace = <E>(body: (place: Place) => Effect.Effect<void, E, Scope.Scope>) =>
-  Effect.scoped(Effect.flatMap(make, body))
+export const inPlace = <E, R extends Scope.Scope>(body: (place: Place) => Effect.Effect<void, E, R>) =>
+  Effect.scoped(Effect.flatMap(make, (place) => Effect.provideService(body(place), Clock.Clock, place.clock)))
 
 /** Lets time pass in small steps, so that what wakes up gets to do what it does before the next. */
 export const pass = (millis: number, stepMillis = 100) =>

@@ -10,7 +10,7 @@ import { decideExpiry, type Status } from "../../domain/Status.ts"
 import { monotonicMillis, SharedAlarms } from "../Alarms.ts"
 import { backoffMillis } from "./backoff.ts"
 import type { Journal } from "./Journal.ts"
-import type { Passed } from "./Lifecycle.ts"
+import type { Passed } from "./Transition.ts"
 
 /** What the watch needs to know of the sandbox's use. */
 export interface Activity {

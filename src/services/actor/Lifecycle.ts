@@ -5,64 +5,50 @@
  * away leaves none half done, and whichever way one ends, it leaves a status that is
  * so. `kill` waits for nothing: it interrupts whatever transition is under way.
  */
-import {
-  Cause,
-  Clock,
-  Deferred,
-  Effect,
-  type Exit,
-  Fiber,
-  FiberHandle,
-  FiberSet,
-  Metric,
-  Result,
-  Semaphore,
-  Stream
-} from "effect"
+import { Cause, Clock, Effect, type Exit, Fiber, FiberHandle, FiberSet, Semaphore, Stream } from "effect"
 import {
   BackendFailed,
-  type Conflict,
-  type Connection,
   GenerationChanged,
   InvalidState,
   NotFound,
   SandboxFailed,
   type Timeout
 } from "../../domain/Errors.ts"
-import type { EventBody } from "../../domain/Event.ts"
 import { Generation, ProcessId } from "../../domain/Ids.ts"
 import { shellArgv } from "../../domain/Process.ts"
-import { type ExpiryAction, restartDelay, type SandboxInfo } from "../../domain/Sandbox.ts"
+import { restartDelay, type SandboxInfo } from "../../domain/Sandbox.ts"
 import { type Command, decide, decideExpiry, isTransitional, type Status } from "../../domain/Status.ts"
-import { Backend, type ProvisionError } from "../Backend.ts"
-import type { Machine, MachineExit } from "../Machine.ts"
+import { Backend } from "../Backend.ts"
+import type { Machine } from "../Machine.ts"
 import type { SandboxRecord } from "../SandboxStore.ts"
-import * as ServiceMetrics from "../ServiceMetrics.ts"
 import { traced } from "../Tracing.ts"
 import type { Bounds } from "./Bounds.ts"
 import { backoffMillis } from "./backoff.ts"
 import type { Become, Journal } from "./Journal.ts"
+import { makeKilling } from "./Killing.ts"
 import { makeMachineSlot } from "./MachineSlot.ts"
 import { infoOf, spawnRequest } from "./Requests.ts"
-
-/** How a command on a sandbox's life can fail. */
-export type LifecycleFailure = ProvisionError | InvalidState | Connection | Conflict
-
-/** A time limit that has passed. */
-export type Passed =
-  | { readonly what: "ttl"; readonly action: ExpiryAction; readonly expiresAt: number }
-  | { readonly what: "idle"; readonly action: ExpiryAction }
+import { makeSupervision, type Supervision } from "./Supervision.ts"
+import {
+  becauseOf,
+  type Changed,
+  expired,
+  type LifecycleFailure,
+  type Passed,
+  reasonOf,
+  type Transition
+} from "./Transition.ts"
 
 /** The life of one sandbox. */
 export interface Lifecycle {
   /** Waits until the sandbox has been taken up where its record says it was left: machine adopted, things begun finished. */
-  readonly awake: Effect.Effect<SandboxInfo, LifecycleFailure>
+  readonly awake: Changed
   /** Carries out a command; one for the status it is in already does nothing. */
-  readonly command: (command: Command, graceMillis: number) => Effect.Effect<SandboxInfo, LifecycleFailure>
+  readonly command: (command: Command, graceMillis: number) => Changed
   /** Kills the sandbox as one that was never handed out: its key is free for another. */
-  readonly discard: Effect.Effect<SandboxInfo, LifecycleFailure>
+  readonly discard: Changed
   /** Carries out the action of a limit. The record lets go of the limit when it says that this has been done. */
-  readonly expire: (limit: Passed, graceMillis: number) => Effect.Effect<SandboxInfo, LifecycleFailure>
+  readonly expire: (limit: Passed, graceMillis: number) => Changed
   /** The running machine, for an operation of this name by a handle of this generation. */
   readonly machine: (
     operation: string,
@@ -74,17 +60,12 @@ export interface Lifecycle {
   readonly ready: Effect.Effect<SandboxInfo, NotFound | InvalidState | SandboxFailed>
 }
 
-type Transition = Effect.Effect<void, LifecycleFailure>
 type Ending = Effect.Effect<void, BackendFailed | Timeout>
 
-/** How often the backend is asked in a row to end a machine, or to remove a killed sandbox, before that is put off. */
+/** How often in a row the backend is asked to end a machine before that is put off. */
 const attempts = 3
-/** How often a machine that may be there is tried to be adopted before it is ended. */
-const adoptions = 5
-/** How long a transition waits until what it noted is recorded, and a kill before it goes on without that, in milliseconds. */
+/** How long a transition waits until what it noted is recorded, in milliseconds. */
 const recordMillis = 1_000
-/** How long a kill that has done everything else waits to be recorded, in milliseconds. */
-const killRecordMillis = 5_000
 
 /** The life of the sandbox that a journal records. Takes it up at once. `release` is run when the sandbox was killed and nothing of it is left. */
 export const makeLifecycle = Effect.fnUntraced(function* (
@@ -96,16 +77,11 @@ export const makeLifecycle = Effect.fnUntraced(function* (
   const actor = yield* Effect.scope
   const lock = yield* Semaphore.make(1)
   const transitions = yield* FiberSet.make<SandboxInfo, LifecycleFailure>()
-  /** What will be tried after a while: a restart, an adoption. */
-  const later = yield* FiberHandle.make()
   /** Ends, in the background, a machine that could not be ended when that was due. */
   const ender = yield* FiberHandle.make()
-  const killer = yield* FiberHandle.make()
-  const slot = yield* makeMachineSlot((machine, exit) => died(machine, exit))
+  const slot = yield* makeMachineSlot((machine, exit): Effect.Effect<void> => supervision.died(machine, exit))
   /** The machine that was paused when it was adopted, until it goes on. */
   let adoptedPaused: Machine | undefined
-  let killing: Deferred.Deferred<SandboxInfo, LifecycleFailure> | undefined
-  let isGone = journal.current().status === "killed"
   let isAwake = false
   let isClosing = false
   yield* Effect.addFinalizer(() =>
@@ -182,7 +158,7 @@ export const makeLifecycle = Effect.fnUntraced(function* (
   // --- commands ---
 
   const start: Transition = Effect.gen(function* () {
-    yield* FiberHandle.clear(later)
+    yield* supervision.giveUp
     yield* journal.become("provisioning", {
       change: { generation: next(), restarts: 0 }
     })
@@ -190,7 +166,7 @@ export const makeLifecycle = Effect.fnUntraced(function* (
   })
 
   const stop = Effect.fnUntraced(function* (graceMillis: number, why: Become) {
-    yield* FiberHandle.clear(later)
+    yield* supervision.giveUp
     if (status() === "failed") return yield* Effect.andThen(end, journal.become("stopped", why))
     const machine = status() === "running" ? slot.machine() : undefined
     yield* journal.become("stopping")
@@ -212,10 +188,14 @@ export const makeLifecycle = Effect.fnUntraced(function* (
     yield* traced("Backend: pause")(machine.pause).pipe(
       Effect.andThen(bounds.suspend),
       Effect.andThen(journal.become("paused", why)),
-      Effect.onError(() =>
-        isClosing || status() === "killed"
-          ? Effect.void
-          : Effect.catchCause(takeBack, () => journal.note("paused", { reason: "it could not be resumed" }))
+      Effect.catchIf(
+        // A machine that has ended stands still for ever.
+        (error) => error._tag !== "SandboxFailed",
+        (error) =>
+          Effect.matchEffect(takeBack, {
+            onSuccess: () => Effect.fail(error),
+            onFailure: () => Effect.andThen(journal.note("paused"), Effect.fail(standing(error)))
+          })
       )
     )
   })
@@ -244,6 +224,22 @@ export const makeLifecycle = Effect.fnUntraced(function* (
       }
     })
 
+  const adopt = Effect.fnUntraced(function* (isPaused: boolean) {
+    yield* slot.fill(traced("Backend: adopt")(Effect.suspend(() => backend.adopt(request()))))
+    const machine = yield* present("adopt")
+    if (isPaused) {
+      // Its agent stands still too: what bounds its programs can be asked when it goes on.
+      adoptedPaused = machine
+      yield* machine.pause
+    } else {
+      yield* machine.resume
+      yield* bounds.restore(machine)
+    }
+    if (status() !== "lost") return yield* journal.noteEvents([{ _tag: "Adopted" }])
+    yield* journal.note("running", { after: [{ _tag: "Adopted" }] })
+    if (isPaused) yield* journal.note("paused")
+  })
+
   // --- how transitions run and end ---
 
   /** A transition that broke off leaves no status between two others. Of one that was interrupted the rest is for who did that: a kill, or the next actor. */
@@ -251,7 +247,10 @@ export const makeLifecycle = Effect.fnUntraced(function* (
     Effect.suspend(() => {
       const left = status()
       if (isClosing || left === "killed" || !isTransitional(left)) return Effect.void
-      return Effect.andThen(endSomeTime, failed(reasonOf(cause), { restart: left !== "stopping" }))
+      return Effect.andThen(
+        endSomeTime,
+        supervision.failed(reasonOf(cause), { restart: left !== "stopping" })
+      )
     })
 
   const typed = <E>(cause: Cause.Cause<E>): Effect.Effect<never, E | BackendFailed> => {
@@ -292,194 +291,24 @@ export const makeLifecycle = Effect.fnUntraced(function* (
           : exit
     )
 
-  // --- the end ---
-
-  /**
-   * Ends the sandbox for good. It is killed from the first moment; whatever cannot be done
-   * now, recording it or removing what it holds, keeps nothing else from being done.
-   */
-  const kill = (why: Become) =>
-    Effect.gen(function* () {
-      if (status() !== "killed") yield* journal.note("killed", why)
-      yield* FiberHandle.clear(later)
-      yield* FiberHandle.clear(ender)
-      const recording = yield* Effect.forkIn(journal.recorded, actor, { startImmediately: true })
-      yield* FiberSet.clear(transitions)
-      // Its disk outlives the record only if the store is in trouble.
-      yield* Effect.ignore(Effect.timeoutOption(Fiber.await(recording), recordMillis))
-      // The way to the machine is closed last, so that calls under way hear that it has ended.
-      yield* slot.empty(
-        traced("Backend: remove")(
-          Effect.retry(backend.remove(id), {
-            times: attempts - 1,
-            while: (error) => error._tag === "BackendFailed"
-          })
-        )
-      )
-      yield* bounds.clear
-      yield* journal.recorded.pipe(
-        Effect.timeoutOrElse({
-          duration: killRecordMillis,
-          orElse: () => Effect.fail({ message: "the store does not answer" })
-        }),
-        Effect.mapError(unrecorded)
-      )
-      return info()
-    }).pipe(Effect.catchCause(typed))
-
-  const killOnce = (why: Become = {}): Effect.Effect<SandboxInfo, LifecycleFailure> =>
-    Effect.suspend(() => {
-      if (isGone) return Effect.succeed(info())
-      if (killing !== undefined) return Deferred.await(killing)
-      const done = Deferred.makeUnsafe<SandboxInfo, LifecycleFailure>()
-      killing = done
-      return Effect.andThen(
-        Effect.forkIn(Deferred.into(Effect.onExit(kill(why), killed), done), actor),
-        Deferred.await(done)
-      )
-    })
-
-  let killFailures = 0
-  /** What could not be done is tried again, by whoever kills it again and by itself. */
-  const killed = (exit: Exit.Exit<SandboxInfo, LifecycleFailure>): Effect.Effect<void> =>
-    Effect.suspend(() => {
-      killing = undefined
-      if (exit._tag === "Success") {
-        isGone = true
-        return release
-      }
-      if (isClosing) return Effect.void
-      killFailures++
-      const again = FiberHandle.run(
-        killer,
-        Effect.delay(Effect.ignore(killOnce()), backoffMillis(killFailures, 1_000))
-      )
-      return killFailures === 1
-        ? Effect.andThen(
-            Effect.logWarning(`the end of ${id} is not complete; trying again`, exit.cause),
-            again
-          )
-        : Effect.asVoid(again)
-    })
-
-  // --- supervision ---
-
-  const died = (machine: Machine, exit: MachineExit): Effect.Effect<void> =>
-    Effect.asVoid(
-      transit(
-        Effect.suspend(() => {
-          if (slot.machine() !== machine) return Effect.void
-          const ranFor = slot.heldMillis()
-          return Effect.andThen(endSomeTime, machineDied(exit.reason, ranFor))
-        })
-      )
-    )
-
-  /** `ranFor` is how long it is known to have run, in milliseconds. */
-  const machineDied = (reason: string, ranFor: number) =>
-    Effect.andThen(
-      failed(reason, { restart: true, ranFor, before: [{ _tag: "MachineDied", reason }] }),
-      Metric.update(ServiceMetrics.machineDeaths, 1)
-    )
-
-  /** Notes that the sandbox has failed, and when its policy starts it again. */
-  const failed = (
-    reason: string,
-    options: {
-      readonly restart: boolean
-      readonly ranFor?: number
-      readonly before?: ReadonlyArray<EventBody>
-    }
-  ): Effect.Effect<void> =>
-    Effect.suspend(() => {
-      const { spec, restarts } = journal.current()
-      const policy = spec.restartPolicy
-      const ranWell = policy._tag !== "Never" && (options.ranFor ?? 0) >= policy.maxMillis
-      const made = ranWell ? 0 : restarts
-      const delayMillis = options.restart ? restartDelay(policy, made + 1) : undefined
-      const noted = journal.note("failed", {
-        reason,
-        change: { restarts: made },
-        before: options.before,
-        after: delayMillis === undefined ? [] : [scheduled(made + 1, delayMillis)]
-      })
-      return delayMillis === undefined ? noted : Effect.andThen(noted, restartIn(delayMillis))
-    })
-
-  const restartIn = (delayMillis: number, failures = 0): Effect.Effect<void> =>
-    Effect.asVoid(FiberHandle.run(later, Effect.delay(again(failures), delayMillis)))
-
-  /** The next attempt of the policy. One that cannot be recorded has not been made. */
-  const again = (failures: number) =>
-    transit(
-      Effect.gen(function* () {
-        if (status() !== "failed") return
-        const { restarts } = journal.current()
-        const begun = yield* Effect.result(
-          journal.become("provisioning", {
-            change: { generation: next(), restarts: restarts + 1 }
-          })
-        )
-        if (Result.isFailure(begun)) return yield* restartIn(backoffMillis(failures + 1, 1_000), failures + 1)
-        yield* Metric.update(ServiceMetrics.restarts, 1)
-        yield* provision
-      })
-    )
+  const supervision: Supervision = yield* makeSupervision(journal, slot, {
+    transit,
+    provision,
+    adopt,
+    end,
+    endSomeTime,
+    isOver: () => isClosing || status() === "killed"
+  })
+  const kill = yield* makeKilling(journal, slot, bounds, {
+    giveUp: Effect.andThen(
+      Effect.andThen(supervision.giveUp, FiberHandle.clear(ender)),
+      FiberSet.clear(transitions)
+    ),
+    release,
+    isClosing: () => isClosing
+  })
 
   // --- taking up a sandbox ---
-
-  const adopt = Effect.gen(function* () {
-    const isPaused = status() === "paused"
-    yield* slot.fill(traced("Backend: adopt")(Effect.suspend(() => backend.adopt(request()))))
-    const machine = yield* present("adopt")
-    if (isPaused) {
-      // Its agent stands still too: what bounds its programs can be asked when it goes on.
-      adoptedPaused = machine
-      yield* machine.pause
-    } else {
-      yield* machine.resume
-      yield* bounds.restore(machine)
-    }
-    if (status() === "lost") yield* journal.note("running", { after: [{ _tag: "Adopted" }] })
-    else yield* journal.noteEvents([{ _tag: "Adopted" }])
-  })
-
-  /** Adopts the machine. One that ended has failed; one that cannot be reached is lost, and ended when that does not pass. */
-  const takeOver = (failures: number): Transition =>
-    Effect.catchCause(adopt, (cause) =>
-      Effect.gen(function* () {
-        if (isClosing || status() === "killed" || Cause.hasInterruptsOnly(cause)) return
-        yield* slot.empty(Effect.void)
-        const error = Cause.findErrorOption(cause)
-        const reason = reasonOf(cause)
-        if (error._tag === "Some" && error.value._tag === "NotFound") {
-          yield* endSomeTime
-          return yield* machineDied("the machine ended while the service was away", 0)
-        }
-        if (failures + 1 >= adoptions) {
-          const ended = yield* Effect.exit(end)
-          if (ended._tag === "Success") return yield* machineDied(reason, 0)
-        }
-        if (failures === 0) {
-          yield* Effect.logWarning(`${id} cannot be taken over; trying again`, cause)
-          yield* journal.note("lost", { reason })
-        }
-        const readopt = transit(
-          Effect.suspend(() => (status() === "lost" ? takeOver(failures + 1) : Effect.void))
-        )
-        yield* FiberHandle.run(later, Effect.delay(readopt, backoffMillis(failures + 1, 1_000)))
-      })
-    )
-
-  /** Its policy goes on where it was: an attempt that was waited for is still to be made. */
-  const takeUpFailed = Effect.gen(function* () {
-    yield* endSomeTime
-    const { spec, restarts } = journal.current()
-    const delayMillis = restartDelay(spec.restartPolicy, restarts + 1)
-    if (delayMillis === undefined) return
-    yield* journal.noteEvents([scheduled(restarts + 1, delayMillis)])
-    yield* restartIn(delayMillis)
-  })
 
   const takeUp = (status: Status): Transition => {
     switch (status) {
@@ -488,13 +317,12 @@ export const makeLifecycle = Effect.fnUntraced(function* (
         return provision
       case "running":
       case "paused":
-        return takeOver(0)
       case "lost":
-        return takeOver(1)
+        return supervision.takeOver(status === "paused", 0)
       case "stopping":
         return Effect.andThen(end, journal.note("stopped"))
       case "failed":
-        return takeUpFailed
+        return supervision.takeUpFailed
       case "stopped":
       case "killed":
         return Effect.void
@@ -542,12 +370,12 @@ export const makeLifecycle = Effect.fnUntraced(function* (
   const lifecycle: Lifecycle = {
     awake: outcome(waking),
     command: (command, graceMillis) =>
-      command === "kill" ? killOnce() : Effect.flatMap(transit(carryOut(command, graceMillis)), outcome),
-    discard: killOnce({ change: { idempotencyKey: undefined } }),
+      command === "kill" ? kill() : Effect.flatMap(transit(carryOut(command, graceMillis)), outcome),
+    discard: kill({ change: { idempotencyKey: undefined } }),
     expire: (limit, graceMillis) => {
       const why = becauseOf(limit)
       const { action } = limit
-      if (action === "kill") return killOnce(why)
+      if (action === "kill") return kill(why)
       return Effect.flatMap(
         transit(
           Effect.suspend((): Transition => {
@@ -579,32 +407,12 @@ export const makeLifecycle = Effect.fnUntraced(function* (
   return lifecycle
 })
 
-const reasonOf = (cause: Cause.Cause<unknown>): string => {
-  const error = Cause.squash(cause)
-  return error instanceof Error ? error.message : String(error)
-}
-
-const scheduled = (attempt: number, delayMillis: number): EventBody => ({
-  _tag: "RestartScheduled",
-  attempt,
-  delayMillis
-})
-
-const expired = ({ what }: Passed): EventBody => ({ _tag: "Expired", what })
-
-/** What is written together with the effect of a limit. One that was set anew in the meantime stays. */
-const becauseOf = (limit: Passed): Become => ({
-  before: [expired(limit)],
-  change: (record) =>
-    limit.what === "ttl" && record.expiresAt === limit.expiresAt ? { expiresAt: undefined } : {}
-})
-
-/** The sandbox has ended, but the next service may not know. */
-const unrecorded = ({ message }: { readonly message: string }) =>
+/** A pause that failed, and could not be taken back either. */
+const standing = ({ message }: { readonly message: string }) =>
   new BackendFailed({
     backend: "store",
-    operation: "record that the sandbox was killed",
-    reason: `${message}; its programs have ended, and this is tried again until it is recorded`,
+    operation: "pause a sandbox",
+    reason: `${message}; it may stand still all the same, and can be resumed`,
     outcome: "unknown"
   })
 

@@ -314,7 +314,8 @@ export const makeLifecycle = Effect.fnUntraced(function* (
     switch (status) {
       case "provisioning":
       case "restarting":
-        return provision
+        // Its machine may have been made, and have programs, before that could be recorded.
+        return Effect.andThen(provision, Effect.flatMap(present("adopt"), bounds.restore))
       case "running":
       case "paused":
       case "lost":

@@ -123,10 +123,10 @@ describe("what fails", () => {
     assert.strictEqual(signal.field, "signal")
   })
 
-  it("is an ordinary error when it is a mistake of the program", async () => {
+  it("is named when it is an argument of the wrong type", async () => {
     await using sandbox = await Sandbox.create(memory)
     const mistaken: Promise<unknown> = Reflect.apply(sandbox.files.write, undefined, ["/home/user/a"])
-    await rejection(TypeError, mistaken)
+    assert.strictEqual((await rejection(InvalidArgument, mistaken)).field, "content")
   })
 })
 

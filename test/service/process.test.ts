@@ -10,7 +10,7 @@ import { end, found, launch } from "./program.ts"
 import { sandboxesOf } from "./support.ts"
 
 const promise = <E>(name: string, body: Effect.Effect<void, E, NodeServices.NodeServices | Scope.Scope>) =>
-  it.live(name, () => body.pipe(Effect.scoped, Effect.provide(NodeServices.layer)))
+  it.live(name, () => body.pipe(Effect.scoped, Effect.provide(NodeServices.layer)), 120_000)
 
 describe("a service as a program", () => {
   promise(

@@ -45,7 +45,8 @@ export const makeKilling = Effect.fnUntraced(function* (
   const info = () => infoOf(journal.current())
   let underWay: Deferred.Deferred<SandboxInfo, LifecycleFailure> | undefined
   let failures = 0
-  let isGone = journal.current().status === "killed"
+  /** That nothing of it is left; a record that says `killed` may be older than the removal, which its service did not live to see. */
+  let isGone = false
 
   const remove = Effect.retry(
     Effect.suspend(() => backend.remove(id)),

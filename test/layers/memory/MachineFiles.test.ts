@@ -210,7 +210,8 @@ describe("a watch", () => {
       yield* sh(machine, "i=0; while [ $i -lt 5000 ]; do echo > f$i; rm f$i; i=$((i+1)); done")
       yield* TestClock.adjust(2000)
       yield* Fiber.interrupt(fiber)
-      assert.strictEqual(events.length, 4098)
+      // The two of `touch`, as many as are kept for a reader, and that there were more.
+      assert.strictEqual(events.length, 2 + 4096 + 1)
       assert.deepStrictEqual(events.at(-1), { _tag: "Overflow" })
     }))
 })

@@ -9,6 +9,7 @@
 import { Context, Effect, Latch, Layer, Semaphore, Stream, SubscriptionRef } from "effect"
 import type { AuditEntry } from "../domain/Audit.ts"
 import type { BackendFailed } from "../domain/Errors.ts"
+import { backoffMillis } from "./actor/backoff.ts"
 
 /** Entries kept; older ones are dropped. */
 export const auditKept = 100_000
@@ -59,6 +60,8 @@ const make = Effect.gen(function* () {
   const store = yield* AuditStore
   let waiting: Array<AuditEntry> = []
   let lost = 0
+  /** How often in a row it could not be written. */
+  let failures = 0
   let sequence = yield* store.last
   const written = yield* SubscriptionRef.make(sequence)
   const arrived = yield* Latch.make(false)
@@ -76,25 +79,31 @@ const make = Effect.gen(function* () {
     )
     if (lost > 0)
       yield* Effect.logError(`${lost} entries of the audit were lost while it could not be written`)
+    if (failures > 0) yield* Effect.logInfo("the audit is written again")
     lost = 0
+    failures = 0
     yield* SubscriptionRef.set(written, last.sequence)
   })
   const writing = yield* Semaphore.make(1)
   const flush = Effect.uninterruptible(writing.withPermit(write))
 
-  const tell = (message: string) => (error: BackendFailed) =>
-    Effect.andThen(
-      Effect.logError(message, error),
-      Effect.sync(() => arrived.openUnsafe())
-    )
+  const tell = (error: BackendFailed) =>
+    Effect.suspend(() => {
+      arrived.openUnsafe()
+      return ++failures > 1
+        ? Effect.void
+        : Effect.logError(`could not write the audit; trying again: ${error.message}`)
+    })
 
   yield* arrived.await.pipe(
-    Effect.andThen(Effect.sleep(flushMillis)),
-    Effect.andThen(Effect.catch(flush, tell("could not write the audit"))),
+    Effect.andThen(Effect.suspend(() => Effect.sleep(backoffMillis(failures + 1, flushMillis)))),
+    Effect.andThen(Effect.catch(flush, tell)),
     Effect.forever,
     Effect.forkScoped
   )
-  yield* Effect.addFinalizer(() => Effect.catch(flush, tell("the end of the audit is lost")))
+  yield* Effect.addFinalizer(() =>
+    Effect.catch(flush, ({ message }) => Effect.logError(`the end of the audit is lost: ${message}`))
+  )
 
   const read = (after: number, once: boolean): Stream.Stream<AuditEntry, BackendFailed> =>
     Stream.suspend(() => {

@@ -97,7 +97,10 @@ const make = Effect.gen(function* () {
     }
     const now = yield* Clock.currentTimeMillis
     if (key.expiresAt !== undefined && key.expiresAt <= now) return undefined
-    if (key.lastUsedAt === undefined || now - key.lastUsedAt >= touchMillis) yield* store.touch(key.id, now)
+    if (key.lastUsedAt === undefined || now - key.lastUsedAt >= touchMillis) {
+      // Told to whoever lists keys, and no more: who may come in to kill must not wait for a store that can be written.
+      yield* Effect.ignore(store.touch(key.id, now))
+    }
     return infoOf(key)
   })
 

@@ -161,10 +161,13 @@ const make = Effect.fnUntraced(function* (options: Options) {
     unburied = new Set(scoped.map((record) => record.id).filter((id) => !ended.includes(id)))
     const alive = records.filter(isKept)
     const findings = yield* Effect.catch(survey, (error) =>
-      Effect.as(Effect.logError("could not look for what the last service left; it is tried again", error), {
-        refs: [],
-        known: new Map()
-      } satisfies Findings)
+      Effect.as(
+        Effect.logError(`could not look for what the last service left; it is tried again: ${error.message}`),
+        {
+          refs: [],
+          known: new Map()
+        } satisfies Findings
+      )
     )
     const removed = leftOver(findings)
     const astray = findings.refs.filter((ref) => {
@@ -184,7 +187,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
       { concurrency: "unbounded", discard: true }
     )
     yield* Effect.catch(patiently(cleaning), (error) =>
-      Effect.logWarning("removing what the last service left goes on in the background", error)
+      Effect.logWarning(`removing what the last service left goes on in the background: ${error.message}`)
     )
     if (ended.length + removed.length + alive.length > 0) {
       yield* Effect.logInfo("reconciled").pipe(
@@ -219,7 +222,11 @@ const make = Effect.fnUntraced(function* (options: Options) {
     )
   })
 
-  return { reconcile, sweep, close, wake: (id: SandboxId) => actorOf(id).Wake({ sandboxId: id }) }
+  /** One whose time had run out is killed while it is taken up, and that is all there was to do. */
+  const wake = (id: SandboxId) =>
+    Effect.catchTag(actorOf(id).Wake({ sandboxId: id }), "NotFound", () => Effect.void)
+
+  return { reconcile, sweep, close, wake }
 })
 
 /**

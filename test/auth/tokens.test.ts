@@ -2,11 +2,13 @@ import { createSign, generateKeyPairSync } from "node:crypto"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Layer, Redacted } from "effect"
 import { TestClock } from "effect/testing"
+import { BackendFailed } from "../../src/domain/Errors.ts"
 import { Owner } from "../../src/domain/Ids.ts"
+import * as MemoryKeyStore from "../../src/layers/auth/MemoryKeyStore.ts"
 import * as TokenAuthenticator from "../../src/layers/auth/TokenAuthenticator.ts"
 import { Authenticator } from "../../src/services/Authenticator.ts"
 import { KeyStore, Keys } from "../../src/services/Keys.ts"
-import { audience, authenticator, claims, jwt, localToken, secret } from "./support.ts"
+import { audience, authenticator, claims, ids, jwt, localToken, secret } from "./support.ts"
 
 const authenticate = (token: string | undefined) =>
   Authenticator.use((one) => one.authenticate(token === undefined ? undefined : Redacted.make(token)))
@@ -204,6 +206,32 @@ describe("an API key", () => {
       yield* refused(Redacted.value(token))
     })
   )
+
+  it.effect("lets its holder in though it cannot be noted that it was used", () => {
+    const full = new BackendFailed({
+      backend: "store",
+      operation: "touch a key",
+      reason: "full",
+      outcome: "not-started"
+    })
+    const store = Layer.effect(
+      KeyStore,
+      Effect.map(KeyStore, (keys) => ({ ...keys, touch: () => Effect.fail(full) }))
+    ).pipe(Layer.provide(Layer.fresh(MemoryKeyStore.layer)))
+    return Effect.gen(function* () {
+      const { token } = yield* mint()
+      assert.strictEqual((yield* authenticate(Redacted.value(token))).owner, alice)
+    }).pipe(
+      Effect.provide(
+        TokenAuthenticator.layer({}).pipe(
+          Layer.provideMerge(Keys.layer),
+          Layer.provide(store),
+          Layer.provide(ids),
+          Layer.fresh
+        )
+      )
+    )
+  })
 
   promise(
     "with another secret, another id or another ending is refused with the same words as none",

@@ -62,7 +62,7 @@ const bounded =
           yield* Effect.forkDetach(
             Fiber.await(fiber).pipe(
               Effect.andThen(undo),
-              Effect.catch((error) => Effect.logWarning(`could not undo: ${operation}`, error))
+              Effect.catch((error) => Effect.logWarning(`could not undo: ${operation}: ${error.message}`))
             )
           )
         }

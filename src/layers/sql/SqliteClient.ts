@@ -17,12 +17,17 @@
  * (https://www.sqlite.org/pragma.html#pragma_synchronous, in WAL mode). With
  * `"off"` nothing waits for the disk and undoing is kept in memory: for a
  * database that nobody opens again when the process has ended.
+ *
+ * **Its files.** All of that holds for the file that was opened. When it, or the
+ * log of changes beside it, is not any more what its path names, because
+ * somebody removed, replaced or shortened it, no transaction is begun (see
+ * `SqliteFiles.ts`), and the log says so, until it is back. With `"off"` nobody will look for it.
  */
 import { Context, Duration, Effect, Layer, Scope, Semaphore, Stream } from "effect"
 import { Reactivity } from "effect/reactivity"
 import { SqlClient, type SqlConnection, type SqlError, Statement } from "effect/sql"
 import { type Answer, type DatabaseOptions, faultOf, type Request, SqliteDatabase } from "./SqliteDatabase.ts"
-import { faultError, type Operation } from "./SqliteErrors.ts"
+import { faultError, isMoved, type Operation } from "./SqliteErrors.ts"
 import { openThread } from "./SqliteThread.ts"
 
 /** How a database is opened. */
@@ -124,6 +129,15 @@ type Transform = (<A extends object>(rows: ReadonlyArray<A>) => ReadonlyArray<A>
 
 const makeConnection = (run: Run): SqliteConnection => {
   let inTransaction = false
+  /** What was said of files that are not those that are open; nobody who asks something has to look after them. */
+  let told = ""
+
+  const fail = (error: SqlError.SqlError) =>
+    Effect.suspend(() => {
+      if (!isMoved(error) || error.message === told) return Effect.fail(error)
+      told = error.message
+      return Effect.andThen(Effect.logError(`the store is written no more: ${told}`), Effect.fail(error))
+    })
 
   const ask = (operation: Operation, request: Omit<Request, "bigints">) =>
     Effect.withFiber((fiber) =>
@@ -136,10 +150,9 @@ const makeConnection = (run: Run): SqliteConnection => {
         })
       ),
       Effect.flatMap((answer) => {
+        if (answer.inTransaction && !inTransaction) told = ""
         inTransaction = answer.inTransaction
-        return "fault" in answer
-          ? Effect.fail(faultError(answer.fault, operation))
-          : Effect.succeed(answer.value)
+        return "fault" in answer ? fail(faultError(answer.fault, operation)) : Effect.succeed(answer.value)
       })
     )
 

@@ -4,6 +4,7 @@
  * has hardly anything to load.
  */
 import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite"
+import { SqliteFiles } from "./SqliteFiles.ts"
 
 /** How a database is opened. */
 export interface DatabaseOptions {
@@ -77,16 +78,24 @@ export const faultOf = (cause: unknown): Fault => ({
 export class SqliteDatabase {
   readonly #database: DatabaseSync
   readonly #statements: StatementCache
+  /** Of one that shall be found again. */
+  readonly #files: SqliteFiles | undefined
 
   /** Throws what SQLite says when it cannot be opened. */
   constructor(options: DatabaseOptions) {
     this.#database = open(options)
     this.#statements = new StatementCache(this.#database, options.cacheSize)
+    if (options.filename !== inMemory && !options.readOnly && options.synchronous !== "off") {
+      // The log is opened by whoever reads first.
+      sizeOfPages(this.#database)
+      this.#files = new SqliteFiles(options.filename, () => sizeOfPages(this.#database))
+    }
   }
 
-  /** Carries out a statement. Never throws. */
+  /** Carries out a statement. Never throws. A transaction is not begun in a file that is not the one of its path any more. */
   run(request: Request): Answer {
     try {
+      if (beginsTransaction.test(request.sql)) this.#files?.check()
       const statement = request.cached
         ? this.#statements.get(request.sql)
         : this.#statements.prepare(request.sql)
@@ -101,6 +110,16 @@ export class SqliteDatabase {
   close(): void {
     this.#database.close()
   }
+}
+
+/** The name of a database that is no file. */
+const inMemory = ":memory:"
+
+const beginsTransaction = /^begin\b/i
+
+const sizeOfPages = (database: DatabaseSync): bigint => {
+  const number = (pragma: string) => Number(Object.values(database.prepare(pragma).get() ?? {})[0])
+  return BigInt(number("PRAGMA page_count") * number("PRAGMA page_size"))
 }
 
 const open = ({ busyMillis, filename, readOnly, synchronous }: DatabaseOptions): DatabaseSync => {

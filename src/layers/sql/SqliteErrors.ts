@@ -8,6 +8,7 @@
 import { Predicate } from "effect"
 import { SqlError } from "effect/sql"
 import type { Fault } from "./SqliteDatabase.ts"
+import { movedCode } from "./SqliteFiles.ts"
 
 /** Where an error arose: while a statement was compiled, or while doing what `effect/sql` was asked for. */
 export type Operation = "open" | "prepare" | "execute" | "executeRaw" | "executeValues" | "executeStream"
@@ -93,3 +94,6 @@ export const isDamage = (error: SqlError.SqlError): boolean => {
   // SQLITE_CORRUPT and SQLITE_NOTADB
   return code !== undefined && (family(code) === 11 || family(code) === 26)
 }
+
+/** Whether the file that is open is not the one of its path any more: it was removed, replaced or cut short. */
+export const isMoved = (error: SqlError.SqlError): boolean => resultCode(error.reason.cause) === movedCode

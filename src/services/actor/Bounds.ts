@@ -142,7 +142,7 @@ export const makeBounds = Effect.fnUntraced(function* (
       readFrom(machine).pipe(
         Effect.catch((error) =>
           Effect.andThen(
-            Effect.logWarning(`the time limits of ${id} are not known yet`, error),
+            Effect.logWarning(`the time limits of ${id} are not known yet: ${error.message}`),
             FiberHandle.run(restoring, Effect.retry(readFrom(machine), backoff).pipe(Effect.ignore))
           )
         ),

@@ -5,7 +5,7 @@
  * service is away and when the clock is set. An idle time measures use, and only while the
  * sandbox runs. Neither lets go before its action has been carried out.
  */
-import { Cause, Clock, Effect, Exit, FiberSet, Stream } from "effect"
+import { type Cause, Clock, Effect, Exit, FiberSet, Stream } from "effect"
 import { decideExpiry, type Status } from "../../domain/Status.ts"
 import { monotonicMillis, SharedAlarms } from "../Alarms.ts"
 import { backoffMillis } from "./backoff.ts"
@@ -99,7 +99,7 @@ export const watchExpiries = Effect.fnUntraced(function* <E>(
     const tell = ({ action, what }: Passed, cause: Cause.Cause<E>) =>
       Effect.logWarning(
         `the ${what} of ${journal.current().id} has passed, but its ${action} failed; trying again`,
-        Cause.pretty(cause)
+        cause
       )
 
     return look

@@ -5,7 +5,7 @@
  * happened is so whether the store takes it or not: it is heard of at once, and
  * written as soon as the store can.
  */
-import { Cause, Clock, Effect, Exit, Fiber, Semaphore, Stream, SubscriptionRef } from "effect"
+import { Clock, Effect, Exit, Fiber, Semaphore, Stream, SubscriptionRef } from "effect"
 import type { BackendFailed } from "../../domain/Errors.ts"
 import type { EventBody, SandboxEvent } from "../../domain/Event.ts"
 import { canBecome, type Status } from "../../domain/Status.ts"
@@ -118,10 +118,7 @@ export const makeJournal = Effect.fnUntraced(function* (initial: SandboxRecord) 
       if (Exit.isSuccess(exit)) continue
       failures++
       if (failures === 1) {
-        yield* Effect.logWarning(
-          "a sandbox's status cannot be recorded; trying again",
-          Cause.pretty(exit.cause)
-        )
+        yield* Effect.logWarning("a sandbox's status cannot be recorded; trying again", exit.cause)
       }
       yield* Effect.sleep(backoffMillis(failures))
     }

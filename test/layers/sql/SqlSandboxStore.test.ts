@@ -1,7 +1,7 @@
 import { fileURLToPath } from "node:url"
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Arbitrary, Context, Effect, Fiber, FileSystem, Latch, Layer, Schema, Stream } from "effect"
+import { Arbitrary, Context, Effect, Fiber, FileSystem, Latch, Layer, Logger, Schema, Stream } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { ChildProcess } from "effect/process"
 import { Migrator, SqlClient } from "effect/sql"
@@ -12,9 +12,11 @@ import { resolveSpec } from "../../../src/domain/Sandbox.ts"
 import { Status } from "../../../src/domain/Status.ts"
 import * as DirectoryInstance from "../../../src/layers/instance/DirectoryInstance.ts"
 import * as MemorySandboxStore from "../../../src/layers/memory/MemorySandboxStore.ts"
+import * as Database from "../../../src/layers/sql/Database.ts"
 import { migrations } from "../../../src/layers/sql/migrations.ts"
 import * as SqliteClient from "../../../src/layers/sql/SqliteClient.ts"
 import * as SqlSandboxStore from "../../../src/layers/sql/SqlSandboxStore.ts"
+import { StoreProbe } from "../../../src/services/Health.ts"
 import { SandboxStore } from "../../../src/services/SandboxStore.ts"
 import { alice, bob, idOf, recordOf, sandboxStoreSuite, withoutUndefined } from "../sandboxStoreSuite.ts"
 
@@ -46,6 +48,33 @@ describe("sqlite", () => {
       assert.deepStrictEqual(
         events.map((event) => event.body._tag),
         ["Created", "Adopted"]
+      )
+    }).pipe(Effect.provide(NodeServices.layer))
+  )
+
+  it.effect("refuses changes once its file was removed, and the service is not ready", () =>
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const stateDir = yield* fs.makeTempDirectoryScoped({ prefix: "fiberbox-store-" })
+      const ground = Database.layerInstance.pipe(
+        Layer.provide(DirectoryInstance.layer({ stateDir })),
+        Layer.provide(SecureRandom.layerWebCrypto)
+      )
+      yield* Effect.gen(function* () {
+        const store = yield* SandboxStore
+        const probe = yield* StoreProbe
+        yield* store.create(recordOf(0))
+        yield* probe
+        yield* fs.remove(`${stateDir}/store.db`)
+        for (const change of [store.save(recordOf(0, { restarts: 1 }), []), store.create(recordOf(1))]) {
+          const error = yield* Effect.flip<unknown, unknown, never>(change)
+          assert.deepInclude(error, { _tag: "BackendFailed", outcome: "not-started" })
+        }
+        assert.match((yield* Effect.flip(probe)).message, /store\.db was removed/)
+        assert.strictEqual((yield* store.get(idOf(0)))?.restarts, 0)
+      }).pipe(
+        Effect.provide(Layer.provideMerge(Layer.merge(SqlSandboxStore.layer, Database.probe), ground)),
+        Effect.provide(Logger.layer([]))
       )
     }).pipe(Effect.provide(NodeServices.layer))
   )

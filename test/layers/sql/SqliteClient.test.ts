@@ -1,11 +1,11 @@
 import { fileURLToPath } from "node:url"
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, FileSystem, Path, Stream } from "effect"
+import { Deferred, Effect, Exit, Fiber, FileSystem, Logger, Path, Stream } from "effect"
 import { ChildProcess } from "effect/process"
 import { SqlClient } from "effect/sql"
 import * as SqliteClient from "../../../src/layers/sql/SqliteClient.ts"
-import { isDiskFull } from "../../../src/layers/sql/SqliteErrors.ts"
+import { isDiskFull, isMoved } from "../../../src/layers/sql/SqliteErrors.ts"
 
 const temporaryFile = Effect.gen(function* () {
   const fs = yield* FileSystem.FileSystem
@@ -311,6 +311,79 @@ describe.each(["callers", "own"] as const)("carried out in the thread of: %s", (
             assert.deepStrictEqual(yield* fs.readDirectory(path.dirname(filename)), [path.basename(filename)])
           }).pipe(Effect.provide(SqliteClient.layer({ thread, filename, synchronous: "off" })))
         }).pipe(Effect.provide(NodeServices.layer))
+    )
+
+    /** What is logged as an error. */
+    const listened = Effect.sync(() => {
+      const errors: Array<string> = []
+      const logger = Logger.make(({ logLevel, message }) => {
+        if (logLevel === "Error") errors.push(String(message))
+      })
+      return { errors, listening: Logger.layer([logger]) }
+    })
+
+    for (const suffix of ["", "-wal"]) {
+      for (const harm of ["removed", "replaced"] as const) {
+        it.effect(
+          `no transaction begins once its file${suffix} was ${harm}, the log says so once, and it goes on when that is back`,
+          () =>
+            Effect.gen(function* () {
+              const fs = yield* FileSystem.FileSystem
+              const filename = yield* temporaryFile
+              const file = `${filename}${suffix}`
+              const aside = `${filename}.aside`
+              const { errors, listening } = yield* listened
+              yield* Effect.gen(function* () {
+                const { sql, insert, all } = yield* withNumbers
+                const write = (n: number) => sql.withTransaction(insert(n))
+                yield* write(1)
+                yield* fs.rename(file, aside)
+                if (harm === "replaced") yield* fs.copyFile(aside, file)
+                for (const n of [2, 3]) assert.isTrue(isMoved(yield* Effect.flip(write(n))))
+                assert.deepStrictEqual(yield* all, [1])
+                assert.deepStrictEqual(errors, [
+                  `the store is written no more: ${file} was ${harm} while it was in use; put it back as it was, or start again`
+                ])
+                yield* fs.rename(aside, file)
+                yield* write(4)
+                assert.deepStrictEqual(yield* all, [1, 4])
+                yield* fs.rename(file, aside)
+                yield* Effect.flip(write(5))
+                assert.strictEqual(errors.length, 2)
+                yield* fs.rename(aside, file)
+              }).pipe(Effect.provide(SqliteClient.layer({ thread, filename })), Effect.provide(listening))
+            }).pipe(Effect.provide(NodeServices.layer))
+        )
+      }
+    }
+
+    it.effect("no transaction begins once its file was cut short, but where it was tidied up", () =>
+      Effect.gen(function* () {
+        const fs = yield* FileSystem.FileSystem
+        const filename = yield* temporaryFile
+        const { errors, listening } = yield* listened
+        yield* Effect.gen(function* () {
+          const { sql, insert } = yield* withNumbers
+          const write = (n: number) => sql.withTransaction(insert(n))
+          const size = Effect.map(fs.stat(filename), (info) => Number(info.size))
+          const intoFile = sql`PRAGMA wal_checkpoint(TRUNCATE)`
+          yield* sql`CREATE TABLE bytes (b BLOB) STRICT`
+          yield* sql`INSERT INTO bytes ${sql.insert({ b: new Uint8Array(100_000) })}`
+          yield* intoFile
+          yield* write(1)
+          const large = yield* size
+          yield* sql`DELETE FROM bytes`
+          yield* sql`VACUUM`
+          yield* intoFile
+          assert.isBelow(yield* size, large)
+          yield* write(2)
+          yield* intoFile
+          assert.deepStrictEqual(errors, [])
+          yield* fs.truncate(filename, 4096)
+          assert.isTrue(isMoved(yield* Effect.flip(write(3))))
+          assert.match(errors.join(), /cut short/)
+        }).pipe(Effect.provide(SqliteClient.layer({ thread, filename })), Effect.provide(listening))
+      }).pipe(Effect.provide(NodeServices.layer))
     )
 
     it.live("what was acknowledged is there after kill -9, without a gap", () =>

@@ -128,7 +128,13 @@ export const makeLifecycle = Effect.fnUntraced(function* (
           ? journal.noteEvents([{ _tag: "StartCommandExited", status: event.status }])
           : Effect.void
       ),
-      Effect.catchCause((cause) => Effect.logWarning("the start command failed", cause)),
+      // It ends with its machine, which has events of its own, and whose way is closed also when we end.
+      Effect.catchTags({ Connection: () => Effect.void, SandboxFailed: () => Effect.void }),
+      Effect.catchCause((cause) =>
+        Cause.hasInterruptsOnly(cause)
+          ? Effect.void
+          : Effect.logWarning(`the start command of ${id} failed: ${reasonOf(cause)}`)
+      ),
       Effect.forkIn(actor),
       Effect.asVoid
     )

@@ -115,21 +115,6 @@ describe("a time to live", () => {
     )
   )
 
-  it.effect("of kill that passed while the service was away is carried out, and is nothing to warn of", () =>
-    inPlace((place) =>
-      Effect.gen(function* () {
-        const first = yield* place.service
-        const sandbox = yield* first.sandboxes.createDetached({ ttl: { afterMillis: 5_000, action: "kill" } })
-        yield* place.crash
-        yield* pass(6_000)
-        const second = yield* place.service
-        yield* pass(1_000)
-        assert.strictEqual((yield* second.sandboxes.get(sandbox.id)).status, "killed")
-        assert.deepStrictEqual(place.logs, [])
-      })
-    )
-  )
-
   it.effect("that was set while its action is under way counts", () =>
     inPlace((place) =>
       Effect.gen(function* () {

@@ -238,6 +238,25 @@ describe("a start", () => {
   )
 })
 
+describe("a sandbox whose time ran out while no service was there", () => {
+  it.effect("is killed while it is taken up, and that is nothing to warn of", () =>
+    Effect.gen(function* () {
+      const { faults, found, log, newId, service, started, store } = yield* place
+      const id = yield* newId
+      yield* started(id)
+      const ttl = { afterMillis: 1_000, action: "kill" } as const
+      yield* store.create(recordOf(id, { expiresAt: 1_000, spec: resolveSpec({ ttl }) }))
+      yield* TestClock.adjust(2_000)
+      yield* faults.inject("adopt", { _tag: "Delay", duration: "1 hour" })
+      yield* service()
+      yield* TestClock.adjust("5 seconds")
+      assert.strictEqual((yield* store.get(id))?.status, "killed")
+      assert.deepStrictEqual(yield* found, {})
+      assert.deepStrictEqual(log, [])
+    }).pipe(Effect.scoped)
+  )
+})
+
 describe("a sandbox whose disk is missing", () => {
   it.effect("is not started on a new empty one", () =>
     Effect.gen(function* () {

@@ -25,7 +25,7 @@ const pageSize = 500
 export class AuditStore extends Context.Service<
   AuditStore,
   {
-    /** Adds entries, and drops the oldest beyond {@link auditKept}. */
+    /** Adds entries, and drops the oldest beyond {@link auditKept}. Those it has come again when their first writing was not answered: they stay as they are. */
     readonly append: (entries: ReadonlyArray<AuditEntry>) => Effect.Effect<void, BackendFailed>
     /** The entries after a number, in order, at most `limit`. */
     readonly read: (after: number, limit: number) => Effect.Effect<ReadonlyArray<AuditEntry>, BackendFailed>

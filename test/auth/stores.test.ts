@@ -90,6 +90,16 @@ for (const [name, layer] of Object.entries(stores)) {
         assert.strictEqual(yield* store.last, 3)
       })
     )
+
+    promise(
+      "keeps an entry once that comes again because its first writing was not answered",
+      Effect.gen(function* () {
+        const store = yield* AuditStore
+        yield* store.append([entry(1), entry(2)])
+        yield* store.append([entry(1), entry(2), entry(3)])
+        assert.deepStrictEqual(yield* store.read(0, 10), [entry(1), entry(2), entry(3)])
+      })
+    )
   })
 }
 

@@ -19,7 +19,8 @@ export const layer: Layer.Layer<AuditStore> = Layer.effect(
     return AuditStore.of({
       append: (added) =>
         Effect.sync(() => {
-          for (const entry of added) entries.push(entry)
+          const last = entries.at(-1)?.sequence ?? 0
+          for (const entry of added) if (entry.sequence > last) entries.push(entry)
           // Not at every entry: that would copy all of them each time.
           if (entries.length > 2 * auditKept) entries = entries.slice(-auditKept)
         }),

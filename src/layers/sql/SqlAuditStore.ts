@@ -18,7 +18,8 @@ const make = (sql: SqlClient.SqlClient): AuditStore["Service"] => ({
     Effect.gen(function* () {
       for (const entry of entries) {
         const row = { sequence: entry.sequence, entry: yield* encodeEntry(entry) }
-        yield* sql`INSERT INTO audit ${sql.insert(row)}`
+        // One that was given up on and was written all the same comes again.
+        yield* sql`INSERT INTO audit ${sql.insert(row)} ON CONFLICT (sequence) DO NOTHING`
       }
       const oldest = (entries.at(-1)?.sequence ?? 0) - auditKept
       if (oldest > 0) yield* sql`DELETE FROM audit WHERE sequence <= ${oldest}`

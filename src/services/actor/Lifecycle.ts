@@ -144,7 +144,11 @@ export const makeLifecycle = Effect.fnUntraced(function* (
   const end: Ending = Effect.suspend(() =>
     slot.empty(traced("Backend: terminate")(slot.machine()?.terminate ?? backend.end(id)))
   ).pipe(
-    Effect.retry({ times: attempts - 1, while: (error) => error._tag === "BackendFailed" }),
+    Effect.retry({
+      times: attempts - 1,
+      // One that has ended and says what was lost with it would say so only once.
+      while: (error) => error._tag === "BackendFailed" && error.outcome !== "completed"
+    }),
     Effect.ensuring(bounds.clear)
   )
 

@@ -1,14 +1,34 @@
 /**
  * A program for tests to kill: a service of containers on a given port, in a
  * persistent instance below a given directory. Says `ready` once it serves.
+ *
+ * What it takes for the time of day may be another than the machine's: so many
+ * milliseconds later, at first by its third argument. A line of its standard
+ * input that holds such a number sets it, which is answered with `set`; the
+ * line `end` ends it in order.
  */
-import { Effect, Layer } from "effect"
+import { createInterface } from "node:readline"
+import { Clock, Context, Effect, Fiber, Layer } from "effect"
 import * as Container from "../../src/container.ts"
 import { InProcess } from "../../src/rpc.ts"
 import { Server } from "../../src/server.ts"
 import { onlyAlice } from "../rpc/support.ts"
 
-const [base = "", port = "0"] = process.argv.slice(2)
+const [base = "", port = "0", later = "0"] = process.argv.slice(2)
+
+let laterMillis = Number(later)
+const real = Context.get(Context.empty(), Clock.Clock)
+const millis = () => real.currentTimeMillisUnsafe() + laterMillis
+const nanos = () => real.currentTimeNanosUnsafe() + BigInt(laterMillis) * 1_000_000n
+const clock: Clock.Clock = {
+  currentTimeMillisUnsafe: millis,
+  currentTimeMillis: Effect.sync(millis),
+  currentTimeNanosUnsafe: nanos,
+  currentTimeNanos: Effect.sync(nanos),
+  monotonicTimeNanosUnsafe: () => real.monotonicTimeNanosUnsafe(),
+  monotonicTimeNanos: real.monotonicTimeNanos,
+  sleep: (duration) => real.sleep(duration)
+}
 
 const handlers = InProcess.client.pipe(
   Layer.provide(InProcess.actors({ onClose: "leave" })),
@@ -21,4 +41,16 @@ const ready = Layer.effectDiscard(
   Effect.andThen(Server.ServerAddress, () => Effect.sync(() => process.stdout.write("ready\n")))
 )
 
-Effect.runFork(Layer.launch(Layer.provide(ready, service)))
+const running = Effect.runFork(
+  Effect.provideService(Layer.launch(Layer.provide(ready, service)), Clock.Clock, clock)
+)
+const input = createInterface({ input: process.stdin })
+input.on("line", (line) => {
+  if (line === "end") {
+    input.close()
+    Effect.runFork(Fiber.interrupt(running))
+    return
+  }
+  laterMillis = Number(line)
+  process.stdout.write("set\n")
+})

@@ -47,7 +47,8 @@ const running = Effect.runFork(
 const input = createInterface({ input: process.stdin })
 input.on("line", (line) => {
   if (line === "end") {
-    input.close()
+    // Closed from within one of its own events it would go on reading, and keep this program alive.
+    process.stdin.destroy()
     Effect.runFork(Fiber.interrupt(running))
     return
   }

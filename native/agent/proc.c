@@ -222,7 +222,8 @@ void proc_failed(struct proc *p, u8 stage, int err)
 {
 	if (stage == STAGE_EXEC && (err == ENOTDIR || err == ELOOP || err == ENAMETOOLONG))
 		err = ENOENT;
-	attach_failed(p, stage == STAGE_CWD ? E_BAD_CWD : E_ERRNO, err);
+	bool no_terminal = stage == STAGE_TERMINAL && err == ENOSPC;
+	attach_failed(p, stage == STAGE_CWD ? E_BAD_CWD : no_terminal ? E_NO_TERMINAL : E_ERRNO, err);
 	source_close(&p->out);
 	source_close(&p->err);
 	stdin_done(p);

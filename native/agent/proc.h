@@ -60,7 +60,7 @@ struct spec {
 	u8 flags;
 };
 enum { REPORT_STARTED = 1, REPORT_FAILED = 2, REPORT_EXITED = 4, REPORT_GONE = 8 /* nothing of the tree is left */ };
-enum stage { STAGE_SETUP, STAGE_CWD, STAGE_EXEC };
+enum stage { STAGE_SETUP, STAGE_TERMINAL, STAGE_CWD, STAGE_EXEC };
 struct report {
 	u8 what, stage;
 	int value; /* pid, errno or wait status */

@@ -141,6 +141,6 @@ int proc_spawn(struct request *q)
 	*end = p;
 	limit_begin(p, (u32)q->n[1]);
 	if (!launch(p, &spec, q->rest))
-		proc_failed(p, STAGE_SETUP, errno);
+		proc_failed(p, spec.flags & SPAWN_TTY ? STAGE_TERMINAL : STAGE_SETUP, errno);
 	return ANSWERED;
 }

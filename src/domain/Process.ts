@@ -192,6 +192,12 @@ export const ProcessEvent = Schema.Union([
 ])
 export type ProcessEvent = typeof ProcessEvent.Type
 
+/**
+ * How many terminals a sandbox may have open at one time. A Linux host has 3,072 for all of its containers: at this number a hundred
+ * sandboxes that take all they can leave some to the others.
+ */
+export const maxTerminals = 32
+
 /** A process as it stands. */
 export const ProcessInfo = Schema.Struct({
   processId: ProcessId,

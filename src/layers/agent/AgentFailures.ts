@@ -14,6 +14,7 @@ import {
   type SpawnFailure,
   Timeout
 } from "../../domain/Errors.ts"
+import { maxTerminals } from "../../domain/Process.ts"
 import type { AgentError, AgentFailed } from "./AgentSession.ts"
 import type { FailureCode } from "./Protocol.ts"
 
@@ -47,14 +48,21 @@ const spawnReasons: { readonly [Code in FailureCode]?: SpawnFailure } = {
   "too-long": "argument-list-too-long"
 }
 
+const noTerminal = new ResourceExhausted({
+  resource: "terminals",
+  reason: `all of this sandbox's ${maxTerminals}, or of its host, are in use`,
+  retryAfterMillis: 1_000
+})
+
 /** Why a program was not started. */
 export const spawnError = (
   error: AgentError,
   program: string,
   processId: string,
   asked: Asked
-): SpawnFailed | Conflict | Unreachable => {
+): SpawnFailed | Conflict | ResourceExhausted | Unreachable => {
   if (error._tag !== "AgentFailed") return unreachable(error, asked)
+  if (error.code === "no-terminal") return noTerminal
   if (error.code === "conflict") return new Conflict({ kind: "process", id: processId, reason: error.reason })
   return new SpawnFailed({ reason: spawnReasons[error.code] ?? "other", program, detail: error.reason })
 }

@@ -273,7 +273,8 @@ export const failureCodes = [
   "version",
   "no-process",
   "too-long",
-  "no-upload"
+  "no-upload",
+  "no-terminal"
 ] as const
 export type FailureCode = (typeof failureCodes)[number]
 

@@ -1,6 +1,7 @@
 /**
  * The OCI runtime specification of a container, made by pure functions.
  */
+import { maxTerminals } from "../../domain/Process.ts"
 import type { Limits } from "../../domain/Sandbox.ts"
 import { type Architecture, type SeccompProfile, seccompProfile } from "./Seccomp.ts"
 
@@ -86,7 +87,7 @@ const mounts = (limits: Limits): ReadonlyArray<Mount> => [
     destination: "/dev/pts",
     type: "devpts",
     source: "devpts",
-    options: ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5", "max=256"]
+    options: ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5", `max=${maxTerminals}`]
   },
   tmpfs("/dev/shm", "nodev", "noexec", "mode=1777", `size=${Math.ceil(limits.memoryBytes / 2)}`),
   { destination: "/dev/mqueue", type: "mqueue", source: "mqueue", options: ["nosuid", "nodev", "noexec"] },

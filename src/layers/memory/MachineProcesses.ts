@@ -4,7 +4,7 @@
 import { Cause, Effect, Result, Stream } from "effect"
 import { Conflict, InvalidArgument, NotFound, ResourceExhausted, SpawnFailed } from "../../domain/Errors.ts"
 import type { ProcessId } from "../../domain/Ids.ts"
-import { maxArgumentBytes, maxStringBytes, type Signal } from "../../domain/Process.ts"
+import { maxArgumentBytes, maxStringBytes, maxTerminals, type Signal } from "../../domain/Process.ts"
 import type {
   MachineError,
   MachineEvent,
@@ -184,6 +184,15 @@ const startExecution = (
   const running = [...kernel.executions.values()].filter((one) => !one.finished)
   if (running.length >= maxRunning) {
     return Result.fail(new ResourceExhausted({ resource: "processes", reason: `${maxRunning} programs run` }))
+  }
+  if (request.pty !== undefined && running.filter((one) => one.terminal).length >= maxTerminals) {
+    return Result.fail(
+      new ResourceExhausted({
+        resource: "terminals",
+        reason: `all of this sandbox's ${maxTerminals} are in use`,
+        retryAfterMillis: 1_000
+      })
+    )
   }
   const cwd = enterable({ kernel, uid }, request.cwd)
   if (Result.isFailure(cwd)) return failed("bad-cwd", `${request.cwd}: ${cwd.failure.reason}`)

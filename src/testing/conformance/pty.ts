@@ -2,6 +2,7 @@
  * Conformance: programs on a terminal.
  */
 import { Effect, Stream } from "effect"
+import { maxTerminals } from "../../domain/Process.ts"
 import type { Pty } from "../../services/Process.ts"
 import { area, holds, refused, same, withSandbox } from "./Case.ts"
 
@@ -66,6 +67,19 @@ export const ptyCases = area("pty")(
         same(yield* pty.exit, { _tag: "Exited", code: 0 })
       })
     ),
+
+    "a sandbox has 32 terminals at one time; another is refused by their name and may be tried again":
+      withSandbox(
+        Effect.fnUntraced(function* (sandbox) {
+          const open = sandbox.pty.open({ size, argv: ["cat"] })
+          const first = yield* open
+          yield* Effect.replicateEffect(open, maxTerminals - 1)
+          const error = yield* refused(open, "ResourceExhausted")
+          same([error.resource, error.isRetryable, error.outcome], ["terminals", true, "not-started"])
+          yield* first.kill
+          yield* (yield* open).kill
+        })
+      ),
 
     "only a terminal has a size, and only a sensible one": withSandbox(
       Effect.fnUntraced(function* (sandbox) {

@@ -79,10 +79,16 @@ void mount_tmpfs(const char *path, const char *size);
 /* Mounts what is at `source` (not what is mounted below it) at `target`, owned by the user namespace if that is >= 0. */
 void mount_clone(const char *source, const char *target, uint64_t attributes, int user_namespace);
 /*
- * Mounts layers of which `disk` holds the directories `upper` and `work`; `owner` is the host id that is
- * root in them, `source` what the mount table calls it.
+ * Mounts layers of which `disk` holds the directories `upper` and `work`; `source` is what the mount table calls it.
+ * To be called as whoever is root in them.
  */
-void mount_overlay(const char *source, const char *lower, const char *disk, const char *target, uid_t owner);
+void mount_overlay(const char *source, const char *lower, const char *disk, const char *target);
+/* From now on files are made by this id of the host, with all that root may do. */
+void create_files_as(uid_t id);
+
+/* root.c: `root` is a descriptor of the root directory */
+/* Puts a file aside, or the link that stands for its directory, unless it is missing or small and readable text. */
+void clear_text(int root, const char *directory, const char *name);
 
 /* supervise.c */
 struct deadlines {

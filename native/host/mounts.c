@@ -46,7 +46,7 @@ void mount_clone(const char *source, const char *target, uint64_t attributes, in
  * Overlay makes directories in the work directory as whoever mounts it, and our
  * own uid has no name on an idmapped disk: it would silently become read-only.
  */
-static void create_files_as(uid_t id) {
+void create_files_as(uid_t id) {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct data[2];
     setfsuid(id);
@@ -57,22 +57,19 @@ static void create_files_as(uid_t id) {
     if (syscall(SYS_capset, &header, data) != 0) fail_errno(FAILED, "capabilities");
 }
 
-void mount_overlay(const char *source, const char *lower, const char *disk, const char *target, uid_t owner) {
+void mount_overlay(const char *source, const char *lower, const char *disk, const char *target) {
     char upper[4300], work[4300];
     snprintf(upper, sizeof upper, "%s/upper", disk);
     snprintf(work, sizeof work, "%s/work", disk);
-    int fs = sys_fsopen("overlay"), place = open(disk, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int fs = sys_fsopen("overlay");
     if (fs < 0) fail_errno(UNSUPPORTED, "overlay");
-    if (place < 0) fail_errno(FAILED, disk);
     if (sys_fsconfig_string(fs, "source", source) != 0 || sys_fsconfig_string(fs, "lowerdir", lower) != 0 || sys_fsconfig_string(fs, "upperdir", upper) != 0 ||
-        sys_fsconfig_string(fs, "workdir", work) != 0)
+        sys_fsconfig_string(fs, "workdir", work) != 0 ||
+        /* Whatever this host's default: directories of the image that have mounts in them keep their names. */
+        sys_fsconfig_string(fs, "redirect_dir", "off") != 0)
         fail_errno(FAILED, "overlay");
-    create_files_as(owner);
-    int lent = lend_spares(place), tree = sys_fsmount(fs, ATTR_NOSUID | ATTR_NODEV);
+    int tree = sys_fsmount(fs, ATTR_NOSUID | ATTR_NODEV);
     if (tree < 0) fail_errno(UNSUPPORTED, "overlay");
-    if (lent) make_spares(place);
-    create_files_as(0);
     attach(tree, target);
-    close(place);
     close(fs);
 }

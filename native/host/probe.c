@@ -62,7 +62,9 @@ static void check_disk(const struct place *p) {
         fail_errno(FAILED, p->stage);
     mount_disk(&d, node, disk, ids);
     unlink(template);
-    mount_overlay("probe", lower, disk, root, PROBE_IDS);
+    create_files_as(PROBE_IDS);
+    mount_overlay("probe", lower, disk, root);
+    create_files_as(0);
 }
 
 static void print_text(const char *text) {

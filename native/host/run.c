@@ -129,6 +129,12 @@ static const char *directory(const char *stage, const char *name) {
     return path;
 }
 
+static int open_directory(const char *path) {
+    int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) fail_errno(FAILED, path);
+    return fd;
+}
+
 /* Makes the descriptor an agent accepts its service's connections on, and keeps it out of the way of 3. */
 static int listen_on(const char *path) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -155,7 +161,18 @@ static void mount_root(const struct plan *plan, int user_namespace, const char *
     mount_disk(&plan->disk, under(plan->stage, "loop"), disk, user_namespace);
     /* By the sandbox's name: so it can be seen who else has it mounted. */
     const char *slash = strrchr(plan->dir, '/');
-    mount_overlay(slash == NULL ? plan->dir : slash + 1, lower, disk, root, plan->ids);
+    int place = open_directory(disk);
+    create_files_as(plan->ids);
+    int lent = lend_spares(place);
+    mount_overlay(slash == NULL ? plan->dir : slash + 1, lower, disk, root);
+    int top = open_directory(root);
+    /* Runtimes read these before the first program runs. */
+    clear_text(top, "etc", "passwd");
+    clear_text(top, "etc", "group");
+    close(top);
+    if (lent) make_spares(place);
+    close(place);
+    create_files_as(0);
 }
 
 /*

@@ -201,11 +201,13 @@ const withTtl = (box: Box, ttl: Of<"SetTtl">["ttl"], went: Went): Judged => {
     return { box: { ...known, ttl: undefined }, broken: kept }
   }
   const millis = ttl.units * unitMillis
-  const earliest = Math.min(before.wall, after.wall) + millis
+  // The clock may have been set at any moment in between.
+  const passed = after.elapsed - before.elapsed
+  const earliest = Math.min(before.wall, after.wall - passed) + millis
   // It may have ended and been carried out before the answer.
   if (info.expiresAt === undefined && after.wall >= earliest) return { box: { ...known, ttl: "unknown" } }
   const at = info.expiresAt ?? Number.NaN
-  const latest = Math.max(before.wall, after.wall) + millis
+  const latest = Math.max(before.wall + passed, after.wall) + millis
   return {
     box: { ...known, ttl: { at, action: ttl.action, wasDue: after.wall >= at } },
     broken: at >= earliest && at <= latest ? undefined : `its time to live of ${millis} ms ends at ${at}`

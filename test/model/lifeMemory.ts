@@ -18,14 +18,9 @@ import { Sandboxes } from "../../src/services/Sandboxes.ts"
 import { SandboxStore } from "../../src/services/SandboxStore.ts"
 import { selfContained } from "../../src/services/selfContained.ts"
 import { FaultyStore, type LifeSystem, type SimulatedProcess, Simulation } from "../../src/testing.ts"
+import type { Flaws } from "./lifeFlaws.ts"
 
 type Store = SandboxStore["Service"]
-
-/** What may be wrong with a world, to see whether it is found. */
-export interface Flaws {
-  readonly store?: (store: Store) => Store
-  readonly backend?: (backend: Backend["Service"]) => Backend["Service"]
-}
 
 /** Node's own digests, since in a simulation nothing may wait for anything real. */
 const digests = Layer.succeed(Digest.Digest, {

@@ -36,6 +36,8 @@ export const textOf = (body: EventBody): string => {
       return `${body.from} → ${body.to}${because(body.reason)}`
     case "MachineDied":
       return `its machine died: ${body.reason}`
+    case "DataLost":
+      return body.reason
     case "RestartScheduled":
       return `will be started again in ${duration(body.delayMillis)} (restart ${body.attempt})`
     case "Adopted":

@@ -18,6 +18,8 @@ export const EventBody = Schema.Union([
   }),
   /** The machine ended without being asked to. */
   Schema.TaggedStruct("MachineDied", { reason: Schema.String }),
+  /** What was written last never reached the sandbox's disk. Told before a machine uses that disk again. */
+  Schema.TaggedStruct("DataLost", { reason: Schema.String }),
   /** The restart policy will start a machine again. */
   Schema.TaggedStruct("RestartScheduled", { attempt: Schema.Natural, delayMillis: Schema.Number }),
   /** A running machine was found and taken over after the service started. */

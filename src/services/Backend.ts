@@ -28,6 +28,11 @@ export interface MachineRequest {
   readonly detached: boolean
   /** Whether an earlier machine of the sandbox has left a disk: when that is missing, no new one takes its place. Default: no. */
   readonly hasDisk?: boolean | undefined
+  /**
+   * Run when what was written last never reached the sandbox's disk, before that disk is used again: until this has
+   * ended, a service that dies is told anew. It says why.
+   */
+  readonly onLoss?: ((reason: string) => Effect.Effect<void>) | undefined
 }
 
 /** How making a machine can fail. Nothing of it is left then. */

@@ -19,6 +19,7 @@ import { AgentConnector } from "./AgentConnector.ts"
 import { Cgroups } from "./Cgroup.ts"
 import { type Container, ContainerFiles } from "./ContainerFiles.ts"
 import { makeMachine } from "./ContainerMachine.ts"
+import { lossOf } from "./Disk.ts"
 import { endMachine, isRunning, removeContainer } from "./Ending.ts"
 import { backendFailed } from "./Failures.ts"
 import { Host } from "./Host.ts"
@@ -117,7 +118,11 @@ const make = Effect.gen(function* () {
     yield* starter.validate(request.spec)
     const end = Effect.provideContext(endMachine(container), parts)
     // Of an earlier generation, or of a start that was cut off.
-    if (exists) yield* end
+    if (exists) {
+      yield* end
+      const loss = yield* lossOf(container)
+      if (loss !== undefined) yield* request.onLoss?.(loss) ?? Effect.void
+    }
     const connected = Effect.catchTag(attach(container, request), "Connection", connectionBroken)
     // No interruption falls between the two, where a machine would be nobody's.
     return yield* Effect.uninterruptibleMask((restore) =>

@@ -16,7 +16,7 @@ import type { Machine, MachineExit } from "../../services/Machine.ts"
 import type { AgentMachine } from "../agent/AgentMachine.ts"
 import { Cgroups } from "./Cgroup.ts"
 import { type Container, ContainerFiles } from "./ContainerFiles.ts"
-import { checkDisk, syncDisk } from "./Disk.ts"
+import { checkDisk, type Sync, syncDisk } from "./Disk.ts"
 import { endMachine, isRunning } from "./Ending.ts"
 import { fromPlatform } from "./Failures.ts"
 import { IdRanges } from "./IdRanges.ts"
@@ -102,15 +102,16 @@ export const makeMachine: (
     if (ran) yield* checkDisk(container, "stop a container")
   }).pipe(Effect.provideContext(parts), Effect.uninterruptible)
 
-  const syncFor = (operation: string) =>
+  const syncFor = (sync: Sync) =>
     Effect.flatMap(files.pid(container), (agent) =>
-      agent === undefined ? Effect.void : syncDisk(helper, agent, operation)
+      agent === undefined ? Effect.void : syncDisk(helper, agent, sync)
     )
 
   /** Stands still, with all that it has written on the disk; otherwise it goes on. */
-  const pause = Effect.andThen(cgroups.freeze(group), syncFor("pause a container")).pipe(
-    Effect.onError(() => Effect.ignore(cgroups.thaw(group), { log: "Warn" }))
-  )
+  const pause = Effect.andThen(
+    cgroups.freeze(group),
+    syncFor({ operation: "pause a container", outcome: "not-started" })
+  ).pipe(Effect.onError(() => Effect.ignore(cgroups.thaw(group), { log: "Warn" })))
 
   const metrics = Effect.gen(function* () {
     const usage = yield* cgroups.usage(group)
@@ -133,7 +134,7 @@ export const makeMachine: (
     // The agent of a machine that was paused when we connected has yet to hear of us.
     resume: whileRunning(Effect.andThen(cgroups.thaw(group), agent.greeted)),
     metrics: whileRunning(metrics),
-    sync: whileRunning(syncFor("bring files to the disk")),
+    sync: whileRunning(syncFor({ operation: "bring files to the disk", outcome: "completed" })),
     terminate,
     exited: Deferred.await(exit)
   }

@@ -5,9 +5,9 @@
  * stays as it was at one moment, refuses every later write, and marks it.
  */
 import * as Effect from "effect/Effect"
-import type { BackendFailed } from "../../domain/Errors.ts"
+import type { BackendFailed, Outcome } from "../../domain/Errors.ts"
 import type { Container } from "./ContainerFiles.ts"
-import { backendFailed, fromHelper } from "./Failures.ts"
+import { backendFailed, lastLine } from "./Failures.ts"
 import { readNumber, runProgram } from "./Kernel.ts"
 
 /** Where a superblock has its state, and the bit that says that something could not be written; see ext4(5). */
@@ -17,37 +17,48 @@ const hasErrors = 2
 /** How long the host's disk may take for what a sandbox has written. */
 const syncMillis = 30_000
 
-const lost = (operation: string, reason: string) =>
-  backendFailed(operation, `what was written last did not reach the disk: ${reason}`, "completed")
+const lostBecause = (reason: string) => `what was written last did not reach the disk: ${reason}`
 
 /**
- * Fails when something that was written to a disk never reached it. For one
- * that is not mounted any more, because only then the mark is there for certain.
+ * Why something that was written to a disk never reached it; undefined when all has. For a disk
+ * that is not mounted any more, because only then the mark is there for certain. The next mount clears it.
  */
-export const checkDisk = (container: Container, operation: string): Effect.Effect<void, BackendFailed> =>
+export const lossOf = (container: Container): Effect.Effect<string | undefined> =>
   readNumber(container.files.disk, stateOffset).pipe(
     // No disk has lost nothing.
     Effect.orElseSucceed(() => 0),
-    Effect.flatMap((state) =>
-      (state & hasErrors) === 0
-        ? Effect.void
-        : Effect.fail(lost(operation, "the host's disk was full or failed"))
+    Effect.map((state) =>
+      (state & hasErrors) === 0 ? undefined : lostBecause("the host's disk was full or failed")
     )
   )
+
+/** Fails when something that was written to a disk never reached it, as {@link lossOf} says. */
+export const checkDisk = Effect.fnUntraced(function* (container: Container, operation: string) {
+  const loss = yield* lossOf(container)
+  if (loss !== undefined) return yield* backendFailed(operation, loss, "completed")
+})
+
+/** What the disk is brought up to date for, and what has come of it when that fails. */
+export interface Sync {
+  readonly operation: string
+  readonly outcome: Outcome
+}
 
 /** Brings all that a running container has written to the host's disk. `agent` is its process, as the host numbers it. */
 export const syncDisk = Effect.fnUntraced(function* (
   helper: string,
   agent: number,
-  operation: string
+  { operation, outcome }: Sync
 ): Effect.fn.Return<void, BackendFailed> {
+  const lost = (reason: string) => backendFailed(operation, lostBecause(reason), outcome)
   const ended = yield* runProgram(helper, ["sync", `/proc/${agent}/root`]).pipe(
-    Effect.mapError((code) => lost(operation, `${helper}: ${code}`)),
+    Effect.mapError((code) => lost(`${helper}: ${code}`)),
     Effect.timeoutOrElse({
       duration: syncMillis,
-      orElse: () => Effect.fail(lost(operation, `${helper} was not done after ${syncMillis} ms`))
+      orElse: () => Effect.fail(lost(`${helper} was not done after ${syncMillis} ms`))
     })
   )
   if (ended.code === 0) return
-  return yield* lost(operation, fromHelper(ended.stderr)?.message ?? "the helper failed")
+  const said = lastLine(ended.stderr)
+  return yield* lost(said === undefined ? "the helper failed" : `${said.subject}: ${said.detail}`)
 })

@@ -66,11 +66,18 @@ export const unsupported = (capability: string, reason: string): Unsupported =>
 /** How starting a machine fails. */
 export type StartError = BackendFailed | InvalidArgument | ResourceExhausted | Unsupported
 
-/** The last line of the host helper's standard error, `<kind>\t<subject>\t<detail>`, as an error. */
-export const fromHelper = (stderr: string): StartError | undefined => {
+/** The last line of the host helper's standard error, `<kind>\t<subject>\t<detail>`. */
+export const lastLine = (stderr: string) => {
   const line = stderr.trimEnd().split("\n").at(-1) ?? ""
   const [kind, subject, detail] = line.split("\t")
-  if (subject === undefined || detail === undefined) return undefined
+  return subject === undefined || detail === undefined ? undefined : { kind, subject, detail }
+}
+
+/** What the host helper said last, as the error of a start. */
+export const fromHelper = (stderr: string): StartError | undefined => {
+  const said = lastLine(stderr)
+  if (said === undefined) return undefined
+  const { kind, subject, detail } = said
   switch (kind) {
     case "unsupported":
       return unsupported(subject, detail)

@@ -98,8 +98,14 @@ export const makeLifecycle = Effect.fnUntraced(function* (
   const next = () => Generation.make(journal.current().generation + 1)
   const request = () => {
     const { generation, spec, detached, startedAt } = journal.current()
-    return { sandboxId: id, generation, spec, detached, hasDisk: startedAt !== undefined }
+    return { sandboxId: id, generation, spec, detached, hasDisk: startedAt !== undefined, onLoss: tellLoss }
   }
+  /** Recorded, if the store can, before the disk forgets it. */
+  const tellLoss = (reason: string) =>
+    Effect.andThen(
+      Effect.logWarning(`${id} goes on without some of its data: ${reason}`),
+      Effect.andThen(journal.noteEvents([{ _tag: "DataLost", reason }]), whenRecorded)
+    )
   const present = (operation: string) =>
     Effect.suspend(() => {
       const machine = slot.machine()

@@ -110,6 +110,50 @@ describe.runIf(canRun)("on a host whose disk becomes full", () => {
       }).pipe(Effect.scoped, Effect.provide(backend()))
     )
 
+    it.effect("a loss is told before the disk of a machine that died is used again, and then no more", () =>
+      Effect.gen(function* () {
+        const fs = yield* FileSystem.FileSystem
+        const service = yield* Backend
+        const { id, machine, request } = yield* sandbox(spec)
+        yield* leave(4)
+        yield* sh(machine, "head -c 20000000 /dev/urandom > /home/user/big")
+        yield* Effect.flip(machine.sync)
+        const pid = yield* fs.readFileString(`${(yield* Instance).stateDir}/s/${id.slice(3)}/pid`)
+        yield* Effect.sync(() => process.kill(Number(pid), "SIGKILL"))
+        yield* machine.exited
+        yield* makeRoom
+        const told: Array<string> = []
+        const onLoss = (reason: string) => Effect.sync(() => told.push(reason))
+        for (const generation of [2, 3]) {
+          const again = yield* service.provision({
+            ...request,
+            generation: Generation.make(generation),
+            onLoss
+          })
+          yield* again.terminate
+        }
+        assert.deepStrictEqual(told, [
+          "what was written last did not reach the disk: the host's disk was full or failed"
+        ])
+      }).pipe(Effect.scoped, Effect.provide(backend()))
+    )
+
+    it.effect("a pause that fails because of it has not happened", () =>
+      Effect.gen(function* () {
+        const { machine } = yield* sandbox(spec)
+        yield* leave(4)
+        yield* sh(machine, "head -c 20000000 /dev/urandom > /home/user/big")
+        assert.deepInclude(yield* Effect.flip(machine.pause), {
+          _tag: "BackendFailed",
+          operation: "pause a container",
+          reason: "what was written last did not reach the disk: disk: Read-only file system",
+          outcome: "not-started"
+        })
+        assert.strictEqual((yield* sh(machine, "echo goes on")).out, "goes on\n")
+        yield* makeRoom
+      }).pipe(Effect.scoped, Effect.provide(backend()))
+    )
+
     it.effect("a sandbox whose disk is reserved keeps all that it wrote, or is not made", () =>
       Effect.gen(function* () {
         const service = yield* Backend

@@ -106,7 +106,8 @@ const make = Effect.gen(function* () {
   /** Whether the machine that was asked for runs already. */
   const hasMachine = Effect.fnUntraced(function* (container: Container, request: MachineRequest) {
     const record = yield* files.record(container)
-    return record?.generation === request.generation && (yield* isRunning(container))
+    if (record === undefined || record === "unreadable") return false
+    return record.generation === request.generation && (yield* isRunning(container))
   }, Effect.provideContext(parts))
 
   const provision = Effect.fnUntraced(function* (request: MachineRequest) {
@@ -140,11 +141,13 @@ const make = Effect.gen(function* () {
     return yield* attach(container, request).pipe(Effect.catchTag("Connection", connectionBroken))
   })
 
+  /** One of which nothing can be told is remains: nobody may know them as a machine. */
   const refOf = Effect.fnUntraced(function* (
     container: Container
-  ): Effect.fn.Return<MachineRef, BackendFailed, Cgroups | ContainerFiles> {
+  ): Effect.fn.Return<MachineRef, never, Cgroups | ContainerFiles> {
     const record = yield* files.record(container)
-    const running = record !== undefined && (yield* isRunning(container))
+    const isKnown = record !== undefined && record !== "unreadable"
+    const running = isKnown && (yield* Effect.orElseSucceed(isRunning(container), () => false))
     return { sandboxId: container.sandboxId, generation: running ? record.generation : undefined }
   })
 

@@ -43,8 +43,8 @@ export class ContainerFiles extends Context.Service<
     readonly all: Effect.Effect<ReadonlyArray<Container>, BackendFailed>
     /** Whether the container has a directory. */
     readonly exists: (container: Container) => Effect.Effect<boolean, BackendFailed>
-    /** The record of its machine; undefined when it has none, or one that cannot be read. */
-    readonly record: (container: Container) => Effect.Effect<MachineRecord | undefined, BackendFailed>
+    /** The record of its machine; undefined when it has none. One that cannot be read may be that of a running machine. */
+    readonly record: (container: Container) => Effect.Effect<MachineRecord | "unreadable" | undefined>
     readonly writeRecord: (
       container: Container,
       record: MachineRecord
@@ -105,11 +105,13 @@ const make = Effect.gen(function* () {
     Effect.mapError(fromPlatform("list containers"))
   )
 
-  const record = Effect.fnUntraced(function* (of: Container) {
-    const text = yield* readIfThere(of.files.machine)
-    if (text === undefined) return undefined
-    return yield* Schema.decodeEffect(RecordText)(text).pipe(Effect.orElseSucceed(() => undefined))
-  })
+  const record = (of: Container) =>
+    readIfThere(of.files.machine).pipe(
+      Effect.flatMap((text) =>
+        text === undefined ? Effect.succeed(undefined) : Schema.decodeEffect(RecordText)(text)
+      ),
+      Effect.orElseSucceed(() => "unreadable" as const)
+    )
 
   const writeRecord = (of: Container, machine: MachineRecord) => {
     const fresh = `${of.files.machine}.new`

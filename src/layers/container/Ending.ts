@@ -63,7 +63,8 @@ const endAnd = (dispose: (files: ContainerFiles["Service"]) => ContainerFiles["S
     yield* dispose(files)(container).pipe(
       // Last: until here the range's users may own something.
       Effect.ensuring(
-        record === undefined
+        // Of one that cannot be read they are given back when the service starts again.
+        record === undefined || record === "unreadable"
           ? Effect.void
           : Effect.ignore(ranges.release(record.range), {
               log: "Warn",

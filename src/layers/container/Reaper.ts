@@ -59,11 +59,19 @@ export const releaseStrayRanges: Effect.Effect<void, BackendFailed, Parts> = Eff
   const files = yield* ContainerFiles
   const settings = yield* ContainerSettings
   const ranges = yield* IdRanges
-  const records = yield* Effect.forEach(yield* files.all, files.record)
-  yield* ranges.releaseOthers(
-    settings.instanceId,
-    records.flatMap((record) => (record === undefined ? [] : [record.range]))
-  )
+  const kept: Array<number> = []
+  for (const container of yield* files.all) {
+    const record = yield* files.record(container)
+    if (record === "unreadable") {
+      const { machine } = container.files
+      // Its machine may run, with any of the ids.
+      return yield* Effect.logWarning(
+        `${machine} cannot be read: unused ids are kept until that sandbox ends`
+      )
+    }
+    if (record !== undefined) kept.push(record.range)
+  }
+  yield* ranges.releaseOthers(settings.instanceId, kept)
 })
 
 /** Removes the instance's own control group, if nothing is in it any more. */

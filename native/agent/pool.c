@@ -5,7 +5,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
-enum { MAX_IDLE = 1, LONG_SPEC = 64 * 1024, AGAIN_MS = 1 };
+enum { MAX_IDLE = 1, LONG_SPEC = 64 * 1024, AGAIN_MS = 1, LOOKS = 2 };
 
 struct sup {
 	struct sup *next;
@@ -15,7 +15,9 @@ struct sup {
 };
 
 static struct sup *sups;
-static bool orphans; /* a supervisor was killed: what it looked after is the agent's now, and goes */
+/* How many looks in a row must find nothing, since a supervisor ended: what one that was killed looked after is the agent's now, and
+ * goes. One look misses a process whose pid wrapped around behind it and whose parent ended before it came there. */
+static u32 orphans;
 
 pid_t sup_pid(const struct sup *s)
 {
@@ -161,7 +163,7 @@ void pool_reap(void)
 			s->pid = 0;
 			if (s->p)
 				proc_orphaned(s->p);
-			orphans = true;
+			orphans = s->p ? LOOKS : orphans ? orphans : 1;
 			wake_at(now);
 		}
 }
@@ -179,9 +181,9 @@ void pool_tick(void)
 {
 	if (!orphans)
 		return;
-	if (tree_signal(getpid(), SIGKILL, 0, is_supervisor))
+	orphans = tree_signal(getpid(), SIGKILL, 0, is_supervisor) ? LOOKS : orphans - 1;
+	if (orphans)
 		return wake_at(now + AGAIN_MS);
-	orphans = false;
 	for (struct sup *s = sups, *next; s; s = next) {
 		next = s->next;
 		if (s->pid)

@@ -70,10 +70,16 @@ const conditional: ReadonlyArray<SeccompRule> = [
 ]
 
 /**
- * The filter cannot see the flags of `clone3`, which are in memory. Told that
- * the call does not exist, C libraries use `clone`.
+ * What programs do otherwise when they are told that the call does not exist.
+ * The filter cannot see the flags of `clone3`, which are in memory: C libraries use `clone`.
+ * What `io_setup` takes, the kernel has so many of for the whole host (`fs.aio-max-nr`), and one sandbox could take all;
+ * POSIX's own asynchronous calls need none of it.
  */
-const clone3: SeccompRule = { names: ["clone3"], action: "SCMP_ACT_ERRNO", errnoRet: ENOSYS }
+const missing: SeccompRule = {
+  names: ["clone3", "io_setup"],
+  action: "SCMP_ACT_ERRNO",
+  errnoRet: ENOSYS
+}
 
 const scmp: { readonly [A in Architecture]: string } = {
   x64: "SCMP_ARCH_X86_64",
@@ -85,5 +91,5 @@ export const seccompProfile = (architecture: Architecture): SeccompProfile => ({
   defaultAction: "SCMP_ACT_ERRNO",
   defaultErrnoRet: EPERM,
   architectures: [scmp[architecture]],
-  syscalls: [{ names: allowedSyscalls, action: "SCMP_ACT_ALLOW" }, clone3, ...conditional]
+  syscalls: [{ names: allowedSyscalls, action: "SCMP_ACT_ALLOW" }, missing, ...conditional]
 })

@@ -6,7 +6,7 @@
  * moby) allow to a container without capabilities; taken out is what widens the
  * kernel's surface and what programs in a sandbox have no business with:
  * namespaces, mounts, tracing and reading other processes, key rings, bpf, perf,
- * io_uring, userfaultfd, modules, fanotify, file handles, quotas, the kernel log,
+ * io_uring, aio, userfaultfd, modules, fanotify, file handles, quotas, the kernel log,
  * clocks, 16-bit segments. Calls with conditions are in `Seccomp.ts`.
  */
 
@@ -22,8 +22,7 @@ const files = `
 
 const waiting = `
   epoll_create epoll_create1 epoll_ctl epoll_pwait epoll_pwait2 epoll_wait eventfd eventfd2 inotify_add_watch
-  inotify_init inotify_init1 inotify_rm_watch io_cancel io_destroy io_getevents io_pgetevents io_setup io_submit pipe
-  pipe2 poll ppoll pselect6 select signalfd signalfd4 timerfd_create timerfd_gettime timerfd_settime
+  inotify_init inotify_init1 inotify_rm_watch pipe pipe2 poll ppoll pselect6 select signalfd signalfd4 timerfd_create timerfd_gettime timerfd_settime
 `
 
 const processes = `

@@ -196,6 +196,14 @@ describe.runIf(canRun)("from inside a container", () => {
           assert.strictEqual(yield* errnoOf("435, 0, 0", "root"), ENOSYS)
         })
       )
+
+      it.effect("io_setup, which takes what the whole host shares, as if it did not exist", () =>
+        Effect.gen(function* () {
+          for (const user of ["user", "root"] as const) {
+            assert.strictEqual(yield* errnoOf("206, 1, 0", user), ENOSYS)
+          }
+        })
+      )
     })
 
     it.effect("ordinary programs work: shells, pipes, threads, temporary files, sockets", () =>

@@ -330,9 +330,11 @@ export const makeProcesses = (
     const spec = yield* runSpecOf(argv, options)
     const kept: RunOptions<E, R> = { ...options, keep: options.keep ?? "both" }
     const output = new Output()
-    yield* options.stdin === undefined
-      ? gather(spec, kept, output)
-      : Stream.runForEach(events(spec, kept), (event) => Effect.sync(() => output.add(event)))
+    const gathered =
+      options.stdin === undefined
+        ? gather(spec, kept, output)
+        : Stream.runForEach(events(spec, kept), (event) => Effect.sync(() => output.add(event)))
+    yield* Effect.mapError(gathered, (error) => (isLimit(error) ? timedOut(spec, output) : error))
     return yield* resultOf(spec, output)
   })
 
@@ -397,6 +399,13 @@ const mayHaveStarted = (cause: Cause.Cause<unknown>): boolean => {
   return !Predicate.hasProperty(error, "outcome") || error.outcome !== "not-started"
 }
 
+/** Whether a program's limit passed, and what its machine still had to say of it was not heard. */
+const isLimit = (error: unknown): boolean => error instanceof Timeout && error.limit === "command"
+
+/** That a program's limit has passed, with what it had written. */
+const timedOut = ({ timeoutMillis = 0 }: ProcessSpec, { captured }: Output) =>
+  new Timeout({ limit: "command", millis: timeoutMillis, outcome: "unknown", ...captured })
+
 const resultOf = Effect.fnUntraced(function* (
   spec: ProcessSpec,
   output: Output
@@ -405,10 +414,7 @@ const resultOf = Effect.fnUntraced(function* (
   if (started === undefined || exited === undefined) {
     return yield* new InvalidResponse({ reason: "a process's events ended before its exit" })
   }
-  if (exited.timedOut) {
-    const millis = spec.timeoutMillis ?? 0
-    return yield* new Timeout({ limit: "command", millis, outcome: "unknown", ...captured })
-  }
+  if (exited.timedOut) return yield* timedOut(spec, output)
   const exitCode = exitCodeOf(exited.status)
   if (exitCode !== 0) {
     const signal = exited.status._tag === "Signaled" ? exited.status.signal : undefined

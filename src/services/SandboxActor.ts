@@ -10,7 +10,14 @@
 import { Array as Arr, Clock, Effect, Fiber, type Metric, type Pull as Pulls, Stream } from "effect"
 import { ClusterSchema, Entity, type Sharding } from "effect/cluster"
 import { Rpc } from "effect/rpc"
-import { type Answers, Conflict, type InvalidArgument, Timeout } from "../domain/Errors.ts"
+import {
+  type Answers,
+  Conflict,
+  Connection,
+  type InvalidArgument,
+  SandboxFailed,
+  Timeout
+} from "../domain/Errors.ts"
 import { groupOf, type ProcessId, SandboxId } from "../domain/Ids.ts"
 import type { AttachOptions, ProcessEvent, ProcessSpec } from "../domain/Process.ts"
 import { type Expiry, SandboxInfo, type SandboxSpec, type UpdateRequest } from "../domain/Sandbox.ts"
@@ -22,7 +29,7 @@ import { type Endings, makeEndings } from "./actor/Endings.ts"
 import { makeExecs } from "./actor/Execs.ts"
 import { watchExpiries } from "./actor/Expiries.ts"
 import { makeJournal } from "./actor/Journal.ts"
-import { makeLifecycle } from "./actor/Lifecycle.ts"
+import { type Lifecycle, makeLifecycle } from "./actor/Lifecycle.ts"
 import { makeReach } from "./actor/Reach.ts"
 import { infoOf, spawnRequest } from "./actor/Requests.ts"
 import { makeBound } from "./actor/Retention.ts"
@@ -61,6 +68,8 @@ export const SandboxActor = Entity.fromRpcGroup(
 
 const defaultGraceMillis = 5_000
 const defaultListLimit = 10_000
+/** How long a machine may take to end a program before it is asked whether it answers at all, in milliseconds. */
+const endMillis = 25_000
 
 type Reader = Pick<AttachOptions, "maxOutputBytes" | "keep">
 type Pull<A, E> = Pulls.Pull<Arr.NonEmptyReadonlyArray<A>, E>
@@ -72,6 +81,13 @@ const lasting = <E, R>(
   write: Effect.Effect<void, E, R>
 ): Effect.Effect<void, E | MachineError, R> =>
   durable === true ? Effect.andThen(write, machine.sync) : write
+
+/** The end of a program, for as long as a machine may take for that. */
+const inTime = <A, E>(end: Effect.Effect<A, E>): Effect.Effect<A, E | Timeout> =>
+  Effect.timeoutOrElse(end, {
+    duration: endMillis,
+    orElse: () => Effect.fail(new Timeout({ limit: "transport", millis: endMillis, outcome: "unknown" }))
+  })
 
 /** Keeps the actor, if it is needed, until what is returned is run. */
 const keptAlive = Effect.fnUntraced(function* (isNeeded: boolean) {
@@ -100,7 +116,9 @@ const make = Effect.gen(function* () {
     Stream.runDrain
   )
   const endings: Endings = yield* makeEndings({
-    cancel: (start, cause) => tend("end a program", (machine) => machine.processes.cancel(start, cause)),
+    cancel: (start, cause) =>
+      tend("end a program", (machine) => inTime(machine.processes.cancel(start, cause))),
+    unanswered: ({ millis }) => lifecycle.unanswered(millis),
     ended: ({ processId }, cause) =>
       cause === "limit"
         ? Effect.ignore(journal.write({}, [{ _tag: "ProcessTimedOut", processId }]), { log: "Warn" })
@@ -117,7 +135,11 @@ const make = Effect.gen(function* () {
         Effect.ignore(tend("limit a program", (machine) => machine.processes.limit(processId, left)))
       )
   })
-  const lifecycle = yield* makeLifecycle(journal, bounds, yield* keptAlive(record.status !== "killed"))
+  const lifecycle: Lifecycle = yield* makeLifecycle(
+    journal,
+    bounds,
+    yield* keptAlive(record.status !== "killed")
+  )
   const execs = yield* makeExecs(attachments)
   const { activity, counted, tend, use, source, read } = yield* makeReach(id, lifecycle, attachments)
   yield* watchExpiries(journal, activity, (limit) => lifecycle.expire(limit, defaultGraceMillis))
@@ -160,27 +182,36 @@ const make = Effect.gen(function* () {
         : Effect.as(checkSpawn(request), request)
     })
 
+  /** How what is heard of a program fails: when its time has passed and the way to it breaks, its limit has ended it. */
+  const failure = (processId: ProcessId) => {
+    const overdue = bounds.overdue(processId)
+    return <E>(error: E) => {
+      const millis = error instanceof Connection || error instanceof SandboxFailed ? overdue() : undefined
+      return millis === undefined ? error : new Timeout({ limit: "command", millis, outcome: "unknown" })
+    }
+  }
+
   /** Bounds what is started from now on; what comes of it when that fails. */
   const bound = (process: ProcessSpec, request: SpawnRequest) =>
-    Effect.map(
-      bounds.begin(request, process),
-      (begun) => (error: Answers) =>
-        Effect.sync(() => {
-          if (begun && error.outcome === "not-started") bounds.refused(process.processId)
-        })
-    )
+    Effect.map(bounds.begin(request, process), (begun) => {
+      const failed = failure(process.processId)
+      return <E extends Answers>(error: E) => {
+        if (begun && error.outcome === "not-started") bounds.refused(process.processId)
+        return failed(error)
+      }
+    })
 
   /** Runs a program for a reader. */
   const run = (process: ProcessSpec, reader: Reader, request: SpawnRequest) => (machine: Machine) =>
     Stream.unwrap(
       Effect.map(bound(process, request), (failed) =>
-        Stream.tapError(observe(process.processId, reader)(machine.processes.run(request)), failed)
+        Stream.mapError(observe(process.processId, reader)(machine.processes.run(request)), failed)
       )
     )
 
   const start = (process: ProcessSpec, request: SpawnRequest) => (machine: Machine) =>
     Effect.flatMap(bound(process, request), (failed) =>
-      Effect.tapError(machine.processes.start(request), failed)
+      Effect.mapError(machine.processes.start(request), failed)
     )
 
   return SandboxActor.of({
@@ -241,7 +272,11 @@ const make = Effect.gen(function* () {
         read(
           "attach to a process",
           handle,
-          (machine) => observe(processId, attach)(machine.processes.attach(processId, attach.cursor ?? 0)),
+          (machine) =>
+            Stream.mapError(
+              observe(processId, attach)(machine.processes.attach(processId, attach.cursor ?? 0)),
+              failure(processId)
+            ),
           attach.idleMillis
         )
       ),
@@ -255,7 +290,14 @@ const make = Effect.gen(function* () {
         machine.processes.signal(payload.processId, payload.signal)
       ),
     KillProcess: ({ payload }) =>
-      use("kill a process", payload, (machine) => machine.processes.kill(payload.processId)),
+      use("kill a process", payload, (machine) => inTime(machine.processes.kill(payload.processId))).pipe(
+        Effect.catchTag("Timeout", (timeout) =>
+          // With a machine that has ended, all that ran in it has.
+          Effect.flatMap(lifecycle.unanswered(timeout.millis), (isOver) =>
+            isOver ? Effect.void : Effect.fail(timeout)
+          )
+        )
+      ),
     CancelProcess: ({ payload: { process, generation } }) =>
       generation !== undefined && generation !== journal.current().generation
         ? Effect.void

@@ -97,7 +97,9 @@ const lookAt = (box: Box, info: SandboxInfo | undefined, sighting: Sighting): Lo
     }
   }
   const found = sighting.found.find(({ id }) => id === info.id)
-  const known = renewed({ ...box, id: info.id, may: [status] }, info)
+  // That it is being killed may be recorded at any later moment.
+  const may: Box["may"] = box.isDying ? [status, "killed"] : [status]
+  const known = renewed({ ...box, id: info.id, may }, info)
   const ttl = lookAtTtl(known, status, info, sighting.now)
   return {
     box: ttl.box,

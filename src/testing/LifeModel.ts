@@ -53,6 +53,8 @@ export interface Box {
   readonly isDying: boolean
   /** Whether it may go on though it is recorded as paused: a pause that failed could not be taken back. */
   readonly isAdrift: boolean
+  /** Until when its machine may be given up because its agent hung when a program was to be ended; undefined: it was not. */
+  readonly giveUpUntil: number | undefined
 }
 
 /** All that is known. */
@@ -111,7 +113,8 @@ export const fresh = (call: Of<"Create">): Box => ({
   ttl: call.ttl === null ? undefined : "unknown",
   isFull: false,
   isDying: false,
-  isAdrift: false
+  isAdrift: false,
+  giveUpUntil: undefined
 })
 
 // --- time ---
@@ -119,9 +122,30 @@ export const fresh = (call: Of<"Create">): Box => ({
 /** What may have happened by itself by now. */
 export const elapse = (belief: Belief, now: Now): Belief => {
   const millis = now.elapsed - belief.elapsed
-  const older = (box: Box | undefined) => box && withTime(box, byItself(box, now), millis)
+  const isHung = belief.troubles.includes("AgentHangs")
+  const older = (box: Box | undefined) => {
+    if (box === undefined) return undefined
+    const aged = withTime(box, byItself(box, now), millis)
+    const owes = isHung && (box.giveUpUntil !== undefined || aged.programs.some(isDue))
+    const owing = owes ? unanswered(aged, now) : aged
+    return (owing.giveUpUntil ?? -1) >= belief.elapsed ? givenUp(owing) : owing
+  }
   return { ...belief, elapsed: now.elapsed, boxes: { a: older(belief.boxes.a), b: older(belief.boxes.b) } }
 }
+
+/** How long after an agent goes on its machine may still be given up, in milliseconds. */
+const giveUpMillis = 40_000
+
+/** Whether a program's limit may have passed, and the program may run. */
+const isDue = ({ left, runs }: Program) => left !== undefined && left.atLeast <= 0 && runs !== "no"
+
+/** A hanging agent was asked to end a program: its machine may be given up. */
+export const unanswered = (box: Box, now: Now): Box => ({ ...box, giveUpUntil: now.elapsed + giveUpMillis })
+
+const givenUp = (box: Box): Box =>
+  box.may.includes("running")
+    ? withDoubt({ ...box, may: or(box.may, "failed"), isRenewed: box.isRenewed || box.restarts })
+    : box
 
 /** Lets the programs' own time pass, which is only while their sandbox runs. */
 const withTime = (before: Box, after: Box, millis: number): Box =>

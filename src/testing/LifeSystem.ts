@@ -28,7 +28,18 @@ import {
   Step,
   slotOf
 } from "./LifeCommands.ts"
-import { type Belief, type Box, elapse, healed, initial, mayLive, only, put, struck } from "./LifeModel.ts"
+import {
+  type Belief,
+  type Box,
+  elapse,
+  healed,
+  initial,
+  mayLive,
+  only,
+  put,
+  struck,
+  unanswered
+} from "./LifeModel.ts"
 import type { Asked, World } from "./LifeWorld.ts"
 import type * as ModelRunner from "./ModelRunner.ts"
 
@@ -190,7 +201,9 @@ const call = Effect.fnUntraced(function* (
     after,
     unitMillis: world.unitMillis
   })
-  system.belief = put(system.belief, slot, judged.box)
+  const mayOwe = troubles.includes("AgentHangs") && (answer._tag !== "Done" || call._tag === "KillProgram")
+  const believed = judged.box !== undefined && mayOwe ? unanswered(judged.box, after) : judged.box
+  system.belief = put(system.belief, slot, believed)
   // It may have struck before the answer or after it.
   if (fault !== undefined) system.belief = elapse(struck(system.belief, fault, false), after)
   if (judged.broken !== undefined) return `${slot}: ${judged.broken}`

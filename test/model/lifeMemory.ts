@@ -110,6 +110,8 @@ const agentPoints: ReadonlyArray<FaultPoint> = [
   "processes",
   "signal",
   "kill",
+  "cancel",
+  "limit",
   "stdin",
   "resize",
   "files",

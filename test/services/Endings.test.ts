@@ -6,7 +6,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
 import { Digest, SecureRandom } from "effect/crypto"
 import { TestClock } from "effect/testing"
-import { ProcessId } from "../../src/domain/Ids.ts"
+import { ProcessId, ReaderId } from "../../src/domain/Ids.ts"
 import type { ProcessSpec } from "../../src/domain/Process.ts"
 import * as MemoryBackend from "../../src/layers/memory/MemoryBackend.ts"
 import { MemoryFaults } from "../../src/layers/memory/MemoryFaults.ts"
@@ -265,5 +265,112 @@ describe("a time limit", () => {
       const { client: later } = yield* next()
       assert.deepStrictEqual(yield* alive(later, sandboxId), ["free"])
     }).pipe(Effect.scoped)
+  )
+})
+
+describe("a machine that does not answer", () => {
+  const mute = (faults: MemoryFaults["Service"]) =>
+    Effect.forEach(
+      ["spawn", "attach", "processes", "signal", "kill", "cancel", "limit", "stdin", "files"] as const,
+      (point) => faults.inject(point, { _tag: "Hang" }, { times: Number.POSITIVE_INFINITY }),
+      { discard: true }
+    )
+  const reason = "the machine did not answer within 25000 ms"
+
+  /** What is told of the ends of the sandbox's machines. */
+  const deaths = (client: Client, sandboxId: Id) =>
+    Effect.map(Stream.runCollect(client.FollowEvents({ sandboxId, once: true })), (events) =>
+      events.flatMap(({ body }) => (body._tag === "MachineDied" ? [body.reason] : []))
+    )
+
+  const attach = { maxOutputBytes: 1024 }
+
+  for (const how of ["run", "exec", "attach"] as const) {
+    it.effect(
+      `is ended with a program whose time has passed, and whoever reads that (${how}) is told so`,
+      () =>
+        Effect.gen(function* () {
+          const { client, faults, sandboxId } = yield* place
+          const process = sleeper("p", { timeoutMillis: 4000 })
+          const read = Effect.gen(function* () {
+            if (how === "exec") {
+              return yield* client.ExecProcess({
+                sandboxId,
+                process,
+                attach: { ...attach, reader: ReaderId.make("r") }
+              })
+            }
+            if (how === "run")
+              return yield* Stream.runCollect(client.RunProcess({ sandboxId, process, attach }))
+            const { processId } = yield* client.StartProcess({ sandboxId, process })
+            return yield* Stream.runCollect(client.AttachProcess({ sandboxId, processId, attach }))
+          })
+          const reading = yield* Effect.forkScoped(Effect.flip(read), { startImmediately: true })
+          yield* TestClock.adjust("1 second")
+          yield* mute(faults)
+          yield* TestClock.adjust("32999 millis")
+          assert.isUndefined(reading.pollUnsafe())
+          yield* TestClock.adjust("1 millis")
+          const error = yield* Fiber.join(reading)
+          assert.deepInclude(error, { _tag: "Timeout", limit: "command", millis: 4000, outcome: "unknown" })
+          const { status, reason: why } = yield* client.GetInfo({ sandboxId })
+          assert.deepStrictEqual([status, why], ["failed", reason])
+          assert.deepStrictEqual(yield* deaths(client, sandboxId), [reason])
+        }).pipe(Effect.scoped)
+    )
+  }
+
+  for (const how of ["cancel", "kill"] as const) {
+    it.effect(
+      `is ended with a program that somebody wants to end (${how}), and its policy starts another`,
+      () =>
+        Effect.gen(function* () {
+          const { client, faults } = yield* place
+          const restartPolicy = { _tag: "Always", initialMillis: 1000, factor: 1, maxMillis: 1000 } as const
+          const created = yield* client.CreateSandbox({
+            request: { restartPolicy },
+            detached: true,
+            lease: undefined
+          })
+          const sandboxId = created.id
+          const process = sleeper("p")
+          const { processId } = yield* client.StartProcess({ sandboxId, process })
+          yield* mute(faults)
+          const ending = yield* Effect.forkScoped(
+            how === "cancel"
+              ? client.CancelProcess({ sandboxId, process })
+              : client.KillProcess({ sandboxId, processId }),
+            { startImmediately: true }
+          )
+          yield* TestClock.adjust("30 seconds")
+          yield* Fiber.join(ending)
+          yield* faults.clear
+          yield* TestClock.adjust("10 seconds")
+          const { generation, status } = yield* client.GetInfo({ sandboxId })
+          assert.deepStrictEqual([status, generation], ["running", 2])
+          assert.deepStrictEqual(yield* alive(client, sandboxId), [])
+          assert.deepStrictEqual(yield* deaths(client, sandboxId), [reason])
+        }).pipe(Effect.scoped)
+    )
+  }
+
+  it.effect(
+    "because it is paused lives on, and so does one that answers though it cannot end a program",
+    () =>
+      Effect.gen(function* () {
+        const { client, faults, sandboxId } = yield* place
+        const process = sleeper("p", { timeoutMillis: 4000 })
+        yield* client.StartProcess({ sandboxId, process })
+        yield* client.StartProcess({ sandboxId, process: sleeper("other") })
+        yield* faults.inject("cancel", { _tag: "Hang" }, { times: 3 })
+        yield* TestClock.adjust("10 seconds")
+        yield* client.ChangeStatus({ sandboxId, command: "pause" })
+        yield* TestClock.adjust("1 hour")
+        yield* client.ChangeStatus({ sandboxId, command: "resume" })
+        yield* TestClock.adjust("2 minutes")
+        assert.deepStrictEqual(yield* alive(client, sandboxId), ["other"])
+        assert.deepStrictEqual(yield* timedOut(client, sandboxId), ["p"])
+        assert.deepStrictEqual(yield* deaths(client, sandboxId), [])
+      }).pipe(Effect.scoped)
   )
 })

@@ -134,7 +134,9 @@ const make = Effect.fnUntraced(function* (options: MemoryOptions) {
         Effect.sync(() => machine.hold()),
         () =>
           Effect.sync(() => {
-            if (!isDead()) machine.release()
+            if (isDead()) return
+            machine.disconnect("closed here")
+            machine.release()
           })
       ),
       makeMachine({ machine, faults, limits, isDead })

@@ -22,6 +22,8 @@ export interface Bounds {
     start: Start,
     bounds: Pick<ProcessSpec, "timeoutMillis" | "lease">
   ) => Effect.Effect<boolean>
+  /** Tells, as long as it is asked, whether the time of this process has passed: then its limit in milliseconds. */
+  readonly overdue: (processId: ProcessId) => () => number | undefined
   /** Forgets what was not started after all. */
   readonly refused: (processId: ProcessId) => void
   /** A program has exited; whether something that came from it is alive. */
@@ -37,7 +39,9 @@ export interface Bounds {
 
 interface Bounded {
   readonly start: Start
+  readonly timeoutMillis: number | undefined
   lease: LeaseId | undefined
+  isOverdue: boolean
 }
 
 const backoff = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("5 seconds")])
@@ -80,6 +84,7 @@ export const makeBounds = Effect.fnUntraced(function* (
     Effect.suspend(() => {
       const one = bounded.get(processId)
       if (one === undefined) return Effect.void
+      one.isOverdue = true
       return Effect.andThen(
         end(one.start, "limit"),
         Effect.sync(() => forget(processId))
@@ -93,7 +98,7 @@ export const makeBounds = Effect.fnUntraced(function* (
       if ((timeoutMillis === undefined && lease === undefined) || bounded.has(processId)) {
         return Effect.succeed(false)
       }
-      bounded.set(processId, { start, lease })
+      bounded.set(processId, { start, timeoutMillis, lease, isOverdue: false })
       if (timeoutMillis !== undefined) deadlines.start(processId, timeoutMillis)
       if (lease === undefined) return Effect.succeed(true)
       // Not before it lapses: a machine is adopted while its actor is still being made.
@@ -112,6 +117,10 @@ export const makeBounds = Effect.fnUntraced(function* (
 
   const bounds: Bounds = {
     begin,
+    overdue: (processId) => {
+      const one = bounded.get(processId)
+      return () => (one?.isOverdue === true ? one.timeoutMillis : undefined)
+    },
     refused: forget,
     exited: (processId, treeAlive) => {
       const one = bounded.get(processId)

@@ -3,11 +3,11 @@
  * is up, their client's lease has lapsed.
  *
  * Each is a debt, paid when the machine says that nothing of the start is left
- * and nothing will come. A machine that is paused, cut off or does not answer
- * puts it off; until then the start is refused here.
+ * and nothing will come. A machine that is paused or cut off puts it off; until
+ * then the start is refused here. One that does not answer is ended.
  */
 import { Deferred, Effect, Exit, FiberSet, Schedule } from "effect"
-import { ResourceExhausted } from "../../domain/Errors.ts"
+import { ResourceExhausted, type Timeout } from "../../domain/Errors.ts"
 import type { MachineOperationError } from "../../rpc/SandboxRpcs.ts"
 import type { EndCause, Ended, Start } from "../Machine.ts"
 
@@ -26,6 +26,8 @@ export interface Endings {
 /** What ends need of the sandbox. */
 export interface EndingOptions {
   readonly cancel: (start: Start, cause: EndCause) => Effect.Effect<Ended, MachineOperationError>
+  /** Sees to a machine that has not answered; tells whether it has ended. */
+  readonly unanswered: (timeout: Timeout) => Effect.Effect<boolean>
   /** Told of each end that met something. */
   readonly ended: (start: Start, cause: EndCause) => Effect.Effect<void>
   /** Waits until the sandbox runs, or never will again. */
@@ -44,7 +46,12 @@ const keyOf = ({ processId, identity }: Start) => `${processId} ${identity}`
 const isFinal = ({ _tag }: MachineOperationError) => _tag === "NotFound" || _tag === "ResourceExhausted"
 
 /** Nothing due yet; what is due when the scope closes is forgotten. */
-export const makeEndings = Effect.fnUntraced(function* ({ cancel, ended, running }: EndingOptions) {
+export const makeEndings = Effect.fnUntraced(function* ({
+  cancel,
+  ended,
+  running,
+  unanswered
+}: EndingOptions) {
   const fork = yield* FiberSet.makeRuntime<never, void>()
   const due = new Map<string, Deferred.Deferred<void, MachineOperationError>>()
 
@@ -52,6 +59,12 @@ export const makeEndings = Effect.fnUntraced(function* ({ cancel, ended, running
     cancel(start, cause).pipe(
       Effect.tap((met) => (met === "nothing" ? Effect.void : ended(start, cause))),
       Effect.asVoid,
+      Effect.tapErrorTag("Timeout", (timeout) =>
+        // With the machine all that ran in it has ended. What may still come is refused by the next one.
+        Effect.map(unanswered(timeout), (isOver) => {
+          if (isOver) Deferred.doneUnsafe(first, Exit.void)
+        })
+      ),
       Effect.tapError((error) =>
         // In a sandbox that does not run, or is no more, nothing runs: the caller need not wait.
         Deferred.done(

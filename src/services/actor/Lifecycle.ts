@@ -26,7 +26,7 @@ import type { Bounds } from "./Bounds.ts"
 import { backoffMillis } from "./backoff.ts"
 import type { Become, Journal } from "./Journal.ts"
 import { makeKilling } from "./Killing.ts"
-import { makeMachineSlot } from "./MachineSlot.ts"
+import { type MachineSlot, makeMachineSlot } from "./MachineSlot.ts"
 import { infoOf, spawnRequest } from "./Requests.ts"
 import { makeSupervision, type Supervision } from "./Supervision.ts"
 import {
@@ -54,6 +54,10 @@ export interface Lifecycle {
     operation: string,
     generation: Generation | undefined
   ) => Effect.Effect<Machine, NotFound | InvalidState | GenerationChanged>
+  /** Why this machine was given up, if it was. */
+  readonly whyGivenUp: MachineSlot["whyGivenUp"]
+  /** See {@link Supervision.unanswered}. */
+  readonly unanswered: Supervision["unanswered"]
   /** Fails when the sandbox has been killed. */
   readonly alive: Effect.Effect<void, NotFound>
   /** Waits until the sandbox runs. */
@@ -413,6 +417,8 @@ export const makeLifecycle = Effect.fnUntraced(function* (
       )
     },
     machine,
+    whyGivenUp: slot.whyGivenUp,
+    unanswered: supervision.unanswered,
     alive: Effect.suspend(() => (status() === "killed" ? Effect.fail(missing()) : Effect.void)),
     ready: journal.changes.pipe(
       Stream.mapEffect(readiness),

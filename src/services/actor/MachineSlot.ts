@@ -14,6 +14,10 @@ export interface MachineSlot {
   readonly fill: <E, R>(
     machine: Effect.Effect<Machine, E, R>
   ) => Effect.Effect<void, E, Exclude<R, Scope.Scope>>
+  /** Closes the way to the machine, which is of no use any more: calls under way fail for this reason. */
+  readonly giveUp: (reason: string) => Effect.Effect<void>
+  /** Why this machine was given up, if it was. */
+  readonly whyGivenUp: (machine: Machine) => string | undefined
   /** Forgets the machine while `use` runs and closes the service's end of it after that. */
   readonly empty: <A, E, R>(use: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 }
@@ -34,6 +38,7 @@ export const makeMachineSlot = Effect.fnUntraced(function* (
   const actor = yield* Effect.scope
   const clock = yield* Clock.Clock
   let held: Held | undefined
+  let givenUp: { readonly machine: Machine; readonly reason: string } | undefined
 
   const watch = (mine: Held) =>
     Effect.flatMap(mine.machine.exited, (exit) =>
@@ -54,6 +59,13 @@ export const makeMachineSlot = Effect.fnUntraced(function* (
           yield* Effect.forkIn(watch(held), actor)
         })
       ),
+    giveUp: (reason) =>
+      Effect.suspend(() => {
+        if (held === undefined) return Effect.void
+        givenUp = { machine: held.machine, reason }
+        return Scope.close(held.scope, Exit.void)
+      }),
+    whyGivenUp: (machine) => (givenUp?.machine === machine ? givenUp.reason : undefined),
     empty: (use) =>
       Effect.suspend(() => {
         const last = held

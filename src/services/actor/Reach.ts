@@ -59,7 +59,7 @@ const isConnection = <E>(error: E | Connection): error is Connection => error in
 /** The ways to the machine that `lifecycle` owns. */
 export const makeReach = Effect.fnUntraced(function* (
   sandboxId: SandboxId,
-  lifecycle: Pick<Lifecycle, "machine">,
+  lifecycle: Pick<Lifecycle, "machine" | "whyGivenUp">,
   attachments: Attachments
 ) {
   const clock = yield* Clock.Clock
@@ -72,6 +72,8 @@ export const makeReach = Effect.fnUntraced(function* (
   /** Why a connection broke: the sandbox gave the machine up, the machine ended, or neither is known. */
   const diagnose = Effect.fnUntraced(function* (machine: Machine, error: Connection) {
     const failed = (reason: string) => new SandboxFailed({ sandboxId, reason, outcome: error.outcome })
+    const reason = lifecycle.whyGivenUp(machine)
+    if (reason !== undefined) return yield* failed(reason)
     const present = yield* Effect.result(lifecycle.machine("reach the machine", machine.generation))
     if (Result.isFailure(present)) return yield* failed(present.failure.message)
     const news = yield* Effect.timeoutOption(machine.exited, newsMillis)

@@ -2,11 +2,11 @@
  * What becomes of a sandbox whose machine is no more, could not be made or
  * cannot be reached: its restart policy decides, one attempt after the other.
  */
-import { Cause, Effect, type Fiber, FiberHandle, Metric, Option, Result } from "effect"
+import { Cause, Effect, Fiber, FiberHandle, Metric, Option, Result } from "effect"
 import type { EventBody } from "../../domain/Event.ts"
 import { Generation } from "../../domain/Ids.ts"
 import { restartDelay } from "../../domain/Sandbox.ts"
-import type { Machine, MachineExit } from "../Machine.ts"
+import type { Machine, MachineError, MachineExit } from "../Machine.ts"
 import * as ServiceMetrics from "../ServiceMetrics.ts"
 import { backoffMillis } from "./backoff.ts"
 import type { Journal } from "./Journal.ts"
@@ -15,6 +15,9 @@ import { reasonOf, type Transition } from "./Transition.ts"
 
 /** How often a machine that may be there is tried to be adopted before it is ended. */
 const adoptions = 5
+
+/** How long a machine that has not answered in time has to answer anything at all, in milliseconds. */
+const lookMillis = 5_000
 
 /** The parts of a sandbox's life that supervision puts together. */
 export interface Parts {
@@ -36,6 +39,12 @@ export interface Parts {
 export interface Supervision {
   /** This machine of the sandbox has ended. */
   readonly died: (machine: Machine, exit: MachineExit) => Effect.Effect<void>
+  /**
+   * The running machine did not answer something, with which so many milliseconds were spent. It is looked at, and when it
+   * answers nothing at all it is of no use to anybody: it is ended from outside, and the policy acts. Tells whether the
+   * machine has ended; one that stands still because it is paused has not.
+   */
+  readonly unanswered: (millis: number) => Effect.Effect<boolean>
   /** Notes that the sandbox has failed, and when its policy, if it may, starts it again. */
   readonly failed: (reason: string, options: Failure) => Effect.Effect<void>
   /** Adopts the machine. One that ended has failed; one that cannot be reached is lost, and ended when that does not pass. `failures` of it came before. */
@@ -76,6 +85,30 @@ export const makeSupervision = Effect.fnUntraced(function* (
         })
       )
     )
+
+  const unanswered: Supervision["unanswered"] = Effect.fnUntraced(function* (millis) {
+    const machine = slot.machine()
+    if (machine === undefined) return false
+    // In turn, so that it is not paused meanwhile.
+    const looked = yield* transit(
+      Effect.suspend(() =>
+        slot.machine() === machine && status() === "running" ? lookAt(machine, millis) : Effect.void
+      )
+    )
+    yield* Fiber.await(looked)
+    return slot.machine() !== machine
+  })
+
+  const lookAt = Effect.fnUntraced(function* (machine: Machine, millis: number) {
+    const answer = yield* Effect.timeoutOption(Effect.result(machine.processes.list), lookMillis)
+    const isMute =
+      Option.isNone(answer) || (Result.isFailure(answer.value) && isTimeout(answer.value.failure))
+    if (!isMute) return
+    const reason = `the machine did not answer within ${millis} ms`
+    const ranFor = slot.heldMillis()
+    yield* slot.giveUp(reason)
+    yield* Effect.andThen(endSomeTime, machineDied(reason, ranFor))
+  })
 
   const machineDied = (reason: string, ranFor: number) =>
     Effect.andThen(
@@ -152,6 +185,7 @@ export const makeSupervision = Effect.fnUntraced(function* (
 
   const supervision: Supervision = {
     died,
+    unanswered,
     failed,
     takeOver,
     takeUpFailed,
@@ -159,6 +193,8 @@ export const makeSupervision = Effect.fnUntraced(function* (
   }
   return supervision
 })
+
+const isTimeout = ({ _tag }: MachineError) => _tag === "Timeout"
 
 const scheduled = (attempt: number, delayMillis: number): EventBody => ({
   _tag: "RestartScheduled",

@@ -120,14 +120,16 @@ const make = Effect.gen(function* () {
       tend("end a program", (machine) => inTime(machine.processes.cancel(start, cause))),
     unanswered: ({ millis }) => lifecycle.unanswered(millis),
     ended: ({ processId }, cause) =>
-      cause === "limit"
-        ? Effect.ignore(journal.write({}, [{ _tag: "ProcessTimedOut", processId }]), { log: "Warn" })
-        : Effect.void,
+      cause === "limit" ? journal.noteEvents([{ _tag: "ProcessTimedOut", processId }]) : Effect.void,
     running
   })
   const bounds: Bounds = yield* makeBounds(record, {
     // What could not be done yet is tried again.
-    end: (start, cause) => Effect.ignore(endings.end(start, cause), { log: "Warn" }),
+    end: (start, cause) =>
+      Effect.ignore(endings.end(start, cause), {
+        log: "Warn",
+        message: `the program ${start.processId} of ${id}, whose time or lease is over, could not be ended yet`
+      }),
     tell: (processId, left) =>
       Effect.andThen(
         running,

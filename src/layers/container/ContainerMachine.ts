@@ -111,7 +111,14 @@ export const makeMachine: (
   const pause = Effect.andThen(
     cgroups.freeze(group),
     syncFor({ operation: "pause a container", outcome: "not-started" })
-  ).pipe(Effect.onError(() => Effect.ignore(cgroups.thaw(group), { log: "Warn" })))
+  ).pipe(
+    Effect.onError(() =>
+      Effect.ignore(cgroups.thaw(group), {
+        log: "Warn",
+        message: `${request.sandboxId} could not be paused, and may stand still all the same`
+      })
+    )
+  )
 
   const metrics = Effect.gen(function* () {
     const usage = yield* cgroups.usage(group)

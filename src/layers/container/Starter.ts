@@ -182,7 +182,10 @@ const make = Effect.gen(function* () {
     const takeRange = Effect.uninterruptible(
       Effect.tap(ranges.allocate, (taken) =>
         Effect.onError(files.writeRecord(container, { generation: request.generation, range: taken }), () =>
-          Effect.ignore(ranges.release(taken), { log: "Warn" })
+          Effect.ignore(ranges.release(taken), {
+            log: "Warn",
+            message: `could not give back the ids of ${container.sandboxId}`
+          })
         )
       )
     )

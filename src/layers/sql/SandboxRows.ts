@@ -88,8 +88,7 @@ export const makeReader = (sql: SqlClient.SqlClient) => {
     if (!told.has(id)) {
       told.add(id)
       yield* Effect.logError(
-        `the record of the sandbox ${String(id)} cannot be read; its disk is kept, and it can be killed`,
-        error.message
+        `the record of the sandbox ${String(id)} cannot be read; its disk is kept, and it can be killed: ${error.message}`
       )
     }
     return Result.isSuccess(columns) ? standIn(columns.success[0]) : undefined

@@ -118,13 +118,13 @@ export const makeJournal = Effect.fnUntraced(function* (initial: SandboxRecord) 
       if (Exit.isSuccess(exit)) continue
       failures++
       if (failures === 1) {
-        yield* Effect.logWarning("a sandbox's status cannot be recorded; trying again", exit.cause)
+        yield* Effect.logWarning(`the status of ${initial.id} cannot be recorded; trying again`, exit.cause)
       }
       yield* Effect.sleep(backoffMillis(failures))
     }
     isKeeping = false
-    if (failures > 0) yield* Effect.logInfo("a sandbox's status has been recorded after all")
-  }).pipe(Effect.annotateLogs({ sandboxId: initial.id }))
+    if (failures > 0) yield* Effect.logInfo(`the status of ${initial.id} has been recorded after all`)
+  })
 
   const noted = (edit: (record: SandboxRecord) => SandboxRecord) =>
     Effect.uninterruptible(

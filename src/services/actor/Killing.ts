@@ -2,7 +2,7 @@
  * The end of a sandbox. It depends on nothing: whatever cannot be done now,
  * recording it or removing what it holds, keeps nothing else from being done and is tried again.
  */
-import { Cause, Deferred, Effect, Exit, Fiber, FiberHandle } from "effect"
+import { Deferred, Effect, Exit, Fiber, FiberHandle } from "effect"
 import { BackendFailed } from "../../domain/Errors.ts"
 import type { SandboxInfo } from "../../domain/Sandbox.ts"
 import { Backend } from "../Backend.ts"
@@ -88,10 +88,7 @@ export const makeKilling = Effect.fnUntraced(function* (
       // Of the first failure whoever asked for it is told.
       const told =
         failures === 2
-          ? Effect.logWarning(
-              `the end of ${id} is still not complete; trying again`,
-              Cause.pretty(exit.cause)
-            )
+          ? Effect.logWarning(`the end of ${id} is still not complete; trying again`, exit.cause)
           : Effect.void
       return Effect.asVoid(Effect.andThen(told, again))
     })

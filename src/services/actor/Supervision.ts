@@ -164,7 +164,7 @@ export const makeSupervision = Effect.fnUntraced(function* (
         }
         if (failures === 0) {
           const { id } = journal.current()
-          yield* Effect.logWarning(`${id} cannot be taken over; trying again`, Cause.pretty(cause))
+          yield* Effect.logWarning(`${id} cannot be taken over; trying again`, cause)
         }
         if (status() !== "lost") yield* journal.note("lost", { reason })
         const once = Effect.suspend(() =>

@@ -31,6 +31,8 @@ const Argument = Schema.String.check(
 export const maxArgumentBytes = 1024 * 1024
 /** How many of them; each also takes a pointer. */
 export const maxArguments = 65_536
+/** How many names the environment of a program may have: making a record of them costs the service far more than a list. */
+export const maxEnvNames = 8192
 /** Bytes of one of them, without its NUL: Linux's MAX_ARG_STRLEN (execve(2)). */
 export const maxStringBytes = 128 * 1024 - 1
 /** Bytes of a path and of one name in it (PATH_MAX, NAME_MAX; path_resolution(7)). */

@@ -6,7 +6,7 @@ import { Schema } from "effect"
 import { IsolationLevel } from "./Capability.ts"
 import { Generation, IdempotencyKey, Owner, SandboxId, SandboxName } from "./Ids.ts"
 import { Status } from "./Status.ts"
-import { isUtf8 } from "./Text.ts"
+import { loneSurrogate } from "./Text.ts"
 
 const positive = (what: string) => Schema.isGreaterThan(0, { message: `${what} must be greater than 0` })
 
@@ -55,22 +55,45 @@ export const Network = Schema.Union([
 ])
 export type Network = typeof Network.Type
 
-const EnvName = Schema.String.check(
-  Schema.isPattern(/^[^=\0]+$/, { message: "an environment name is not empty and has no = and no NUL" }),
-  isUtf8
-)
+/**
+ * Refuses a record at its first entry of which `problem` knows something to say. One pass without schemas for each name:
+ * a record of many names is decoded while everybody waits. A checked key schema would silently drop the entries it does
+ * not match.
+ */
+const entries = (problem: (name: string, value: string) => string | undefined) =>
+  Schema.makeFilter((record: { readonly [name: string]: string }) => {
+    for (const name in record) {
+      const issue = problem(name, record[name] ?? "")
+      if (issue !== undefined) return { path: [name], issue }
+    }
+    return undefined
+  })
 
-// Names are a check of the whole record: a checked key schema would silently drop the entries it does not match.
 /** Environment variables. A name has no `=` and no NUL, a value has no NUL. */
-export const Env = Schema.Record(
-  Schema.String,
-  Schema.String.check(Schema.isPattern(/^[^\0]*$/, { message: "an environment value has no NUL" }), isUtf8)
-).check(Schema.isPropertyNames(EnvName))
+export const Env = Schema.Record(Schema.String, Schema.String).check(
+  entries((name, value) => {
+    if (name === "" || name.includes("=") || name.includes("\0")) {
+      return "an environment name is not empty and has no = and no NUL"
+    }
+    if (value.includes("\0")) return "an environment value has no NUL"
+    return name.isWellFormed() && value.isWellFormed() ? undefined : loneSurrogate
+  })
+)
 export type Env = typeof Env.Type
 
+const maxLabelName = 128
+const maxLabelValue = 1024
+
 /** Key and value tags a sandbox can be found by. */
-export const Labels = Schema.Record(Schema.String, Schema.String.check(Schema.isMaxLength(1024))).check(
-  Schema.isPropertyNames(Schema.String.check(Schema.isBetweenLength(1, 128)))
+export const Labels = Schema.Record(Schema.String, Schema.String).check(
+  entries((name, value) => {
+    if (name.length < 1 || name.length > maxLabelName) {
+      return `a label's name has 1 to ${maxLabelName} characters`
+    }
+    return value.length <= maxLabelValue
+      ? undefined
+      : `a label's value has at most ${maxLabelValue} characters`
+  })
 )
 export type Labels = typeof Labels.Type
 

@@ -42,8 +42,11 @@ const put = (to: Uint8Array, at: number, value: number): number => {
   return position
 }
 
-/** Reads an unsigned LEB128 number of at most 5 bytes. */
-const get = (from: Uint8Array, at: number): { readonly value: number; readonly end: number } | undefined => {
+/** Reads an unsigned LEB128 number of at most 5 bytes, and where it ends. */
+export const readVarint = (
+  from: Uint8Array,
+  at: number
+): { readonly value: number; readonly end: number } | undefined => {
   let value = 0
   for (let index = 0; index < 5; index++) {
     const byte = from[at + index]
@@ -84,7 +87,7 @@ const decodeChunk = (
   data: Uint8Array,
   readTail: (tail: Uint8Array) => RequestId | undefined
 ): Chunk | undefined => {
-  const length = get(data, 0)
+  const length = readVarint(data, 0)
   if (
     length === undefined ||
     length.end + length.value !== data.byteLength ||
@@ -92,7 +95,7 @@ const decodeChunk = (
   ) {
     return undefined
   }
-  const count = get(data, length.end + head.byteLength)
+  const count = readVarint(data, length.end + head.byteLength)
   if (count === undefined || count.value < leastBytes) return undefined
   const end = count.end + count.value
   if (end > data.byteLength) return undefined

@@ -44,6 +44,9 @@ import { Metrics } from "../domain/Metrics.ts"
 import {
   AttachOptions,
   ExecOptions,
+  maxArgumentBytes,
+  maxArguments,
+  maxEnvNames,
   ProcessEvent,
   ProcessInfo,
   ProcessSpec,
@@ -63,10 +66,37 @@ import {
 import { Command } from "../domain/Status.ts"
 import type { AccessScope } from "../services/Authenticator.ts"
 
+/** The most bytes of a request that every service takes, arguments and environment of a program included. */
+export const maxRequestBytes = 4 * 1024 * 1024
+
 /** What a token must allow for an operation. One that says nothing needs the most. */
 export const RequiredScope = Context.Reference<AccessScope>("fiberbox/rpc/RequiredScope", {
   defaultValue: () => "admin"
 })
+
+/** The most that a request may ask to be decoded: beyond, a service refuses it unread. */
+export interface Room {
+  /** Bytes of its payload in the binary encoding; as JSON it may be twice as long. */
+  readonly bytes: number
+  /** Values in lists and records, and fields. */
+  readonly values: number
+  /** Names of records: each of them costs many times what a value costs. */
+  readonly names: number
+}
+
+const little: Room = { bytes: 64 * 1024, values: 1024, names: 1024 }
+/** With what is told only after decoding: a few more are refused with their place and a way round. */
+const names = maxEnvNames + 512
+
+/** How much room an operation's request has. One that says nothing has little. */
+export const RequestRoom = Context.Reference<Room>("fiberbox/rpc/RequestRoom", { defaultValue: () => little })
+
+/** Carries bytes of a file or of standard input. */
+const withChunk: Room = { ...little, bytes: maxChunkBytes + little.bytes }
+/** Carries a sandbox's environment and labels. */
+const withSpec: Room = { bytes: maxArgumentBytes + little.bytes, values: 2 * names, names }
+/** Carries a program's arguments and environment. */
+const withProgram: Room = { bytes: maxRequestBytes, values: maxArguments + names, names }
 
 /** What can go wrong with any operation on a sandbox. */
 const common = [
@@ -143,7 +173,7 @@ const Update = Rpc.make("Update", {
   payload: { ...sandbox, update: UpdateRequest },
   success: SandboxInfo,
   error: Schema.Union([...common, InvalidState])
-})
+}).annotate(RequestRoom, withSpec)
 
 const WaitForReady = Rpc.make("WaitForReady", {
   payload: { ...sandbox, timeoutMillis: Millis },
@@ -175,7 +205,7 @@ const RunProcess = Rpc.make("RunProcess", {
   success: ProcessEvent,
   error: StartError,
   stream: true
-})
+}).annotate(RequestRoom, withProgram)
 
 const ExecProcess = Rpc.make("ExecProcess", {
   payload: {
@@ -192,13 +222,13 @@ const ExecProcess = Rpc.make("ExecProcess", {
    */
   success: Schema.Array(ProcessEvent),
   error: StartError
-})
+}).annotate(RequestRoom, withProgram)
 
 const StartProcess = Rpc.make("StartProcess", {
   payload: { ...onMachine, process: ProcessSpec },
   success: ProcessInfo,
   error: StartError
-})
+}).annotate(RequestRoom, withProgram)
 
 const AttachProcess = Rpc.make("AttachProcess", {
   payload: { ...process, attach: AttachOptions },
@@ -229,13 +259,13 @@ const CancelProcess = Rpc.make("CancelProcess", {
    */
   payload: { ...onMachine, process: ProcessSpec },
   error: MachineOperationError
-})
+}).annotate(RequestRoom, withProgram)
 
 const WriteStdin = Rpc.make("WriteStdin", {
   payload: { ...process, offset: Offset, data: Chunk },
   success: Offset,
   error: MachineOperationError
-})
+}).annotate(RequestRoom, withChunk)
 
 const CloseStdin = Rpc.make("CloseStdin", { payload: process, error: MachineOperationError })
 
@@ -271,7 +301,7 @@ const WriteFile = Rpc.make("WriteFile", {
     as: As
   },
   error: FileOperationError
-})
+}).annotate(RequestRoom, withChunk)
 
 const WriteUpload = Rpc.make("WriteUpload", {
   payload: {
@@ -285,7 +315,7 @@ const WriteUpload = Rpc.make("WriteUpload", {
   },
   success: Offset,
   error: FileOperationError
-})
+}).annotate(RequestRoom, withChunk)
 
 const CommitUpload = Rpc.make("CommitUpload", {
   payload: { ...onMachine, uploadId: UploadId, size: Schema.Natural, durable: Durable },
@@ -410,7 +440,9 @@ const CreateSandbox = Rpc.make("CreateSandbox", {
   },
   success: SandboxInfo,
   error: LifecycleError
-}).annotate(RequiredScope, "exec")
+})
+  .annotate(RequestRoom, withSpec)
+  .annotate(RequiredScope, "exec")
 
 /**
  * Takes an attempt to create a sandbox back: what it made is gone when this succeeds, and one that

@@ -19,6 +19,3 @@ export const socketPath = "/rpc"
 
 /** Where it is served over plain HTTP: POST, one JSON document a line. */
 export const httpPath = "/rpc/http"
-
-/** The most bytes of a request that every service takes, arguments and environment of a program included. */
-export const maxRequestBytes = 4 * 1024 * 1024

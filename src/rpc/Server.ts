@@ -8,14 +8,8 @@
  * cursor when that breaks.
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
-import { ByteSize, Context, type Duration, Effect, Layer } from "effect"
-import {
-  HttpIncomingMessage,
-  HttpRouter,
-  HttpServer,
-  HttpServerRequest,
-  HttpServerResponse
-} from "effect/http"
+import { Context, type Duration, Effect, Layer } from "effect"
+import { HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { RpcSerialization, RpcServer } from "effect/rpc"
 import { SocketServer } from "effect/socket"
 import { BackendFailed } from "../domain/Errors.ts"
@@ -23,10 +17,13 @@ import type { AccessScope } from "../services/Authenticator.ts"
 import * as Binary from "./Binary.ts"
 import { httpPath, ServedRpcs, socketPath } from "./ServedRpcs.ts"
 import * as Access from "./server/Access.ts"
+import * as Admission from "./server/Admission.ts"
 import { type Door, makeDoor } from "./server/Door.ts"
+import { wholeFrames } from "./server/Frames.ts"
 import { type Gate as GateService, makeGate, refuse } from "./server/Gate.ts"
 import * as Served from "./server/Served.ts"
 import { type Limits, limitsOf, type ServerOptions } from "./server/Settings.ts"
+import { makeTurns, type Turns } from "./server/Turns.ts"
 import { makeUpgrades } from "./server/Upgrades.ts"
 
 export type { ServerLimits, ServerOptions } from "./server/Settings.ts"
@@ -65,30 +62,36 @@ const answerTime = "250 millis"
 /** The kernel frees a destroyed connection at once; this is for when it does not. */
 const cutTime = "500 millis"
 
-/** JSON is longer than what it carries: four bytes for three, and escapes. */
-const bodyBytes = ({ messageBytes }: Limits) => ByteSize.bytes(messageBytes * 2)
-
-const overSocket = Effect.fnUntraced(function* (router: HttpRouter.HttpRouter, limits: Limits) {
+const overSocket = Effect.fnUntraced(function* (router: HttpRouter.HttpRouter, limits: Limits, turns: Turns) {
   const gate = yield* Gate
   const upgrades = yield* makeUpgrades(limits)
   const protocol = yield* RpcServer.makeProtocolSocketServer.pipe(
     Effect.provideService(SocketServer.SocketServer, upgrades.server),
-    Effect.provide(Binary.layer(limits.messageBytes))
+    Effect.provide(
+      Layer.effect(
+        RpcSerialization.RpcSerialization,
+        Effect.map(RpcSerialization.RpcSerialization, wholeFrames)
+      ).pipe(Layer.provide(Binary.layer(limits.messageBytes)))
+    )
   )
   yield* RpcServer.make(ServedRpcs, { disableFatalDefects: true }).pipe(
-    Effect.provideService(RpcServer.Protocol, protocol),
+    Effect.provideService(RpcServer.Protocol, yield* Admission.overSocket(protocol, turns)),
     Effect.forkScoped
   )
   yield* router.add("GET", socketPath, gate.admitted("read", "websocket", upgrades.accept))
 })
 
-const overHttp = Effect.fnUntraced(function* (router: HttpRouter.HttpRouter, limits: Limits) {
+const overHttp = Effect.fnUntraced(function* (router: HttpRouter.HttpRouter, limits: Limits, turns: Turns) {
   const gate = yield* Gate
-  const answer = yield* RpcServer.toHttpEffect(ServedRpcs, { disableFatalDefects: true }).pipe(
+  const { httpEffect, protocol } = yield* RpcServer.makeProtocolWithHttpEffect().pipe(
     Effect.provide(RpcSerialization.layerNdjsonWith({ maxBufferSize: limits.messageBytes * 2 }))
   )
-  const bounded = Effect.provideService(answer, HttpIncomingMessage.MaxBodySize, bodyBytes(limits))
-  yield* router.add("POST", httpPath, gate.admitted("read", "http", bounded))
+  yield* RpcServer.make(ServedRpcs, { disableFatalDefects: true }).pipe(
+    Effect.provideService(RpcServer.Protocol, Admission.overHttp(protocol)),
+    Effect.forkScoped
+  )
+  const answer = yield* Admission.beforeHttp(httpEffect, turns, limits)
+  yield* router.add("POST", httpPath, gate.admitted("read", "http", answer))
 })
 
 /** No page and no other name reaches any route, whoever added it. */
@@ -110,8 +113,9 @@ const contract = ({ unready = Effect.succeed([]) }: ServerOptions, limits: Limit
   HttpRouter.use((router) =>
     Effect.gen(function* () {
       yield* onlyOurs(router)
-      yield* overSocket(router, limits)
-      yield* overHttp(router, limits)
+      const turns = yield* makeTurns
+      yield* overSocket(router, limits, turns)
+      yield* overHttp(router, limits, turns)
       // Anybody may ask these: the answers say nothing but whether, and why not.
       yield* router.add("GET", "/health", ok)
       yield* router.add(

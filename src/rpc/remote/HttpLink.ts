@@ -11,7 +11,8 @@ import {
   type HttpClientResponse
 } from "effect/http"
 import { RpcClient, type RpcClientError, RpcSerialization } from "effect/rpc"
-import { maxRequestBytes, ServedRpcs } from "../ServedRpcs.ts"
+import { maxRequestBytes } from "../SandboxRpcs.ts"
+import { ServedRpcs } from "../ServedRpcs.ts"
 import type { Link } from "./Carried.ts"
 import { Lost, type Refused } from "./Lost.ts"
 import { maxRefusalBytes, refusalOf, tooLarge } from "./Refusal.ts"

@@ -10,11 +10,11 @@ import {
   PolicyDenied,
   ResourceExhausted
 } from "../../domain/Errors.ts"
-import { maxRequestBytes } from "../ServedRpcs.ts"
+import { maxRequestBytes } from "../SandboxRpcs.ts"
 import { Lost, type Refused } from "./Lost.ts"
 
 /** The errors a service refuses with. */
-export const Refusal = Schema.Union([Authentication, PolicyDenied, ResourceExhausted])
+export const Refusal = Schema.Union([Authentication, InvalidArgument, PolicyDenied, ResourceExhausted])
 export type Refusal = typeof Refusal.Type
 
 /** The status of each. */
@@ -24,6 +24,8 @@ export const statusOf = (refusal: Refusal): number => {
       return 401
     case "PolicyDenied":
       return 403
+    case "InvalidArgument":
+      return 413
     case "ResourceExhausted":
       return 429
   }

@@ -4,6 +4,7 @@
 import { Context } from "effect"
 import type { Caller } from "../../services/Authenticator.ts"
 import type { Budget } from "../../services/Budget.ts"
+import type { Turn } from "./Turns.ts"
 
 /** One WebSocket connection, or one HTTP request. */
 export interface Session {
@@ -15,6 +16,8 @@ export interface Session {
   readonly readers: Map<string, number>
   /** What may wait for its readers beyond the little that each of them may have. */
   readonly output: Budget
+  /** The turn in which a large plain HTTP request is decoded. */
+  turn?: Turn | undefined
 }
 
 /** The session that the present call came by. Undefined where nothing was admitted. */

@@ -2,7 +2,7 @@
  * How a service is reached, and how much anybody may ask of it.
  */
 import type { Duration, Effect } from "effect"
-import { maxRequestBytes } from "../ServedRpcs.ts"
+import { maxRequestBytes } from "../SandboxRpcs.ts"
 
 /** Bounds on what callers may do to a service; each protects everybody else. */
 export interface ServerLimits {

@@ -8,6 +8,7 @@ import { InvalidArgument } from "../../domain/Errors.ts"
 import {
   maxArgumentBytes,
   maxArguments,
+  maxEnvNames,
   maxNameBytes,
   maxPathBytes,
   maxStringBytes
@@ -62,7 +63,12 @@ const refusalOf = ({ argv, env, cwd }: SpawnRequest): InvalidArgument | undefine
     }
     bytes += size + 1
   }
-  for (const [name, value] of Object.entries(env)) {
+  const variables = Object.entries(env)
+  if (variables.length > maxEnvNames) {
+    const reason = `the environment has ${variables.length} names, at most ${maxEnvNames} are possible; ${large}`
+    return refusal("process.env", reason)
+  }
+  for (const [name, value] of variables) {
     const size = bytesOf(name) + 1 + bytesOf(value)
     if (size > maxStringBytes) {
       const reason = `${name.slice(0, 100)} has ${size} bytes, at most ${maxStringBytes} are possible for one; ${large}`

@@ -11,6 +11,7 @@ import {
   type Belief,
   type Box,
   only,
+  or,
   type Program,
   put,
   type Standing,
@@ -97,8 +98,8 @@ const lookAt = (box: Box, info: SandboxInfo | undefined, sighting: Sighting): Lo
     }
   }
   const found = sighting.found.find(({ id }) => id === info.id)
-  // That it is being killed may be recorded at any later moment.
-  const may: Box["may"] = box.isDying ? [status, "killed"] : [status]
+  // That it is being killed may be recorded at any later moment, or only be seen by its machine, which is gone.
+  const may = box.isDying ? or([status], "killed", "failed") : [status]
   const known = renewed({ ...box, id: info.id, may }, info)
   const ttl = lookAtTtl(known, status, info, sighting.now)
   return {

@@ -136,6 +136,30 @@ describe("a time to live", () => {
   )
 })
 
+describe("the limit of a program", () => {
+  it.effect("measures time that passes, and not the clock that jumps before its sandbox is paused", () =>
+    inPlace((place) =>
+      Effect.gen(function* () {
+        const { sandboxes } = yield* place.service
+        const sandbox = yield* sandboxes.createDetached()
+        yield* sandbox.process.start(["sleep", "100000"], { timeoutMillis: 30_000 })
+        yield* pass(10_000, 1_000)
+        yield* place.shift(-24 * hour)
+        yield* sandbox.pause
+        yield* pass(10_000, 1_000)
+        yield* sandbox.resume
+        const alive = Effect.map(sandbox.process.list, (list) =>
+          list.filter(({ exit }) => exit === undefined)
+        )
+        yield* pass(19_000, 1_000)
+        assert.lengthOf(yield* alive, 1)
+        yield* pass(1_000, 1_000)
+        assert.lengthOf(yield* alive, 0)
+      })
+    )
+  )
+})
+
 describe("an idle time", () => {
   const idle = { idle: { afterMillis: 60_000, action: "pause" } } as const
 

@@ -4,7 +4,7 @@
  */
 import { Clock, Effect, FiberSet } from "effect"
 import type { ProcessId } from "../../domain/Ids.ts"
-import { makeAlarms } from "../Alarms.ts"
+import { makeAlarms, monotonicMillis } from "../Alarms.ts"
 
 interface Deadline {
   remainingMillis: number
@@ -37,7 +37,7 @@ export const makeDeadlines = Effect.fnUntraced(function* (
   const clock = yield* Clock.Clock
 
   const run = (processId: ProcessId, deadline: Deadline) => {
-    deadline.since = clock.currentTimeMillisUnsafe()
+    deadline.since = monotonicMillis(clock)
     deadline.cancel = alarms.set(deadline.remainingMillis, () => {
       deadlines.delete(processId)
       fork(expire(processId))
@@ -66,11 +66,11 @@ export const makeDeadlines = Effect.fnUntraced(function* (
       deadlines.delete(processId)
     },
     left: () => {
-      const now = clock.currentTimeMillisUnsafe()
+      const now = monotonicMillis(clock)
       return Array.from(deadlines, ([processId, deadline]) => [processId, remaining(deadline, now)] as const)
     },
     suspend: Effect.sync(() => {
-      const now = clock.currentTimeMillisUnsafe()
+      const now = monotonicMillis(clock)
       for (const deadline of deadlines.values()) {
         deadline.remainingMillis = remaining(deadline, now)
         deadline.since = undefined

@@ -25,6 +25,9 @@ interface Alarm {
 export const monotonicMillis = (clock: Clock.Clock): number =>
   Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000
 
+/** The same, in the clock that there is. */
+export const elapsedMillis: Effect.Effect<number> = Effect.map(Clock.Clock, monotonicMillis)
+
 /** Rings by what `now` says, and sleeps at most for `longest` without asking it again. */
 const makeSleeper = Effect.fnUntraced(function* (now: () => number, longest: number) {
   const run = yield* FiberHandle.makeRuntime<never>()

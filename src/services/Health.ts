@@ -2,7 +2,9 @@
  * Whether a service can do its work: for whoever routes requests to it, and
  * for those who watch it.
  */
-import { Clock, Context, Effect, Fiber, Layer } from "effect"
+
+import { Context, Effect, Fiber, Layer } from "effect"
+import { elapsedMillis } from "./Alarms.ts"
 import { Backend } from "./Backend.ts"
 import { Calls } from "./Calls.ts"
 import { SandboxStore } from "./SandboxStore.ts"
@@ -106,14 +108,14 @@ const make = Effect.gen(function* () {
 
   const examine = Effect.gen(function* () {
     const found = yield* Effect.all(checks, { concurrency: "unbounded" })
-    last = { at: yield* Clock.currentTimeMillis, checks: found }
+    last = { at: yield* elapsedMillis, checks: found }
     yield* tell(found)
     return found
   })
   let examining: Fiber.Fiber<ReadonlyArray<Check>> | undefined
 
   const present = Effect.gen(function* () {
-    if (last !== undefined && (yield* Clock.currentTimeMillis) - last.at < freshMillis) return last.checks
+    if (last !== undefined && (yield* elapsedMillis) - last.at < freshMillis) return last.checks
     // All who ask meanwhile get the same answer, and none of them takes it from the others by going away.
     if (examining === undefined || examining.pollUnsafe() !== undefined) {
       examining = yield* Effect.forkIn(examine, scope, { startImmediately: true })

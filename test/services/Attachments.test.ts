@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Scope, Stream } from "effect"
+import { Clock, Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Timeout } from "../../src/domain/Errors.ts"
 import { makeAttachments } from "../../src/services/actor/Attachments.ts"
@@ -44,6 +44,32 @@ describe("Attachments", () => {
       assert.deepStrictEqual(yield* Fiber.join(reader), ["late"])
       assert.strictEqual(attachments.count(), 0)
     })
+  )
+
+  it.effect(
+    "measures how long a reader takes nothing by time that passes, and not by a clock that jumps",
+    () =>
+      Effect.gen(function* () {
+        const clock = yield* Clock.Clock
+        let aheadMillis = 0
+        const settable: Clock.Clock = {
+          ...clock,
+          currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe() + aheadMillis,
+          currentTimeMillis: Effect.sync(() => clock.currentTimeMillisUnsafe() + aheadMillis)
+        }
+        yield* Effect.gen(function* () {
+          const attachments = yield* makeAttachments
+          const endless = Stream.fromEffectRepeat(Effect.succeed(1))
+          const pull = yield* Stream.toPull(attachments.watched(endless, 1000))
+          yield* pull
+          aheadMillis = 3_600_000
+          yield* TestClock.adjust(900)
+          assert.strictEqual(attachments.count(), 1)
+          aheadMillis = -86_400_000
+          yield* TestClock.adjust(600)
+          assert.strictEqual(attachments.count(), 0)
+        }).pipe(Effect.provideService(Clock.Clock, settable))
+      })
   )
 
   it.effect("forgets a reader that goes away by itself", () =>

@@ -2,7 +2,9 @@
  * The one link that calls share: made when it is needed and there is none, by
  * one attempt for all who wait.
  */
-import { Clock, Deferred, Effect, Exit, Scope } from "effect"
+
+import { Deferred, Effect, Exit, Scope } from "effect"
+import { elapsedMillis } from "../../services/Alarms.ts"
 import type { Link } from "./Carried.ts"
 import type { Lost, Refused } from "./Lost.ts"
 
@@ -21,7 +23,7 @@ export const makeConnector = Effect.fnUntraced(function* (
 
   const pause = Effect.gen(function* () {
     if (failedAt === undefined) return
-    const now = yield* Clock.currentTimeMillis
+    const now = yield* elapsedMillis
     yield* Effect.sleep(Math.max(0, pauseMillis - (now - failedAt)))
   })
 
@@ -48,7 +50,7 @@ export const makeConnector = Effect.fnUntraced(function* (
   const settle = (waiting: Deferred.Deferred<Link, Lost | Refused>) =>
     Effect.onExit(attempt, (exit) =>
       Effect.gen(function* () {
-        failedAt = Exit.isSuccess(exit) ? undefined : yield* Clock.currentTimeMillis
+        failedAt = Exit.isSuccess(exit) ? undefined : yield* elapsedMillis
         pending = undefined
         yield* Deferred.done(waiting, exit)
       })

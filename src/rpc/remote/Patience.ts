@@ -1,8 +1,10 @@
 /**
  * How long, and how often, something lost is asked for again.
  */
-import { Clock, Duration, Effect, Schedule } from "effect"
+
+import { Duration, Effect, Schedule } from "effect"
 import { Connection } from "../../domain/Errors.ts"
+import { elapsedMillis } from "../../services/Alarms.ts"
 import { Releasing } from "../../services/SandboxClient.ts"
 import type { Lost } from "./Lost.ts"
 
@@ -51,7 +53,7 @@ export const makePatience = (options: PatienceOptions): Patiences => {
     outage !== undefined && now - outage.since >= limit && now - outage.lastAt < givenUpMillis
 
   const unlessSpent = Effect.gen(function* () {
-    if (!(yield* Releasing) || !isSpent(yield* Clock.currentTimeMillis)) return
+    if (!(yield* Releasing) || !isSpent(yield* elapsedMillis)) return
     return yield* new Connection({ reason: "the service was given up", outcome: "not-started" })
   })
 
@@ -65,7 +67,7 @@ export const makePatience = (options: PatienceOptions): Patiences => {
       new Connection({ reason: lost.reason, outcome: mayHaveHappened ? "unknown" : "not-started" })
 
     const wait = Effect.fnUntraced(function* (lost: Lost) {
-      const now = yield* Clock.currentTimeMillis
+      const now = yield* elapsedMillis
       since ??= now
       if (yield* Releasing) {
         const isSame = outage !== undefined && now - outage.lastAt < limit

@@ -3,11 +3,13 @@
  * caller that does not read its answers is not read from, and in the end cut
  * off; one that is silent is, too.
  */
+
 import type { Socket as NetSocket } from "node:net"
 import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequest"
 import { Clock, Context, Deferred, Duration, Effect } from "effect"
 import { HttpServer, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { Socket, SocketServer } from "effect/socket"
+import { elapsedMillis, monotonicMillis } from "../../services/Alarms.ts"
 import type { Limits } from "./Settings.ts"
 
 type Handler = (socket: Socket.Socket) => Effect.Effect<unknown>
@@ -94,17 +96,17 @@ export const makeUpgrades = Effect.fnUntraced(function* (limits: Limits) {
     const request = yield* HttpServerRequest.HttpServerRequest
     const connection = NodeHttpServerRequest.toIncomingMessage(request).socket
     const socket = yield* Effect.orDie(request.upgrade)
-    let seenAt = yield* Clock.currentTimeMillis
+    let seenAt = yield* elapsedMillis
     const clock = yield* Clock.Clock
     const listen = Effect.gen(function* () {
-      while (clock.currentTimeMillisUnsafe() - seenAt < silentMillis) yield* Effect.sleep(silentMillis / 4)
+      while (monotonicMillis(clock) - seenAt < silentMillis) yield* Effect.sleep(silentMillis / 4)
       connection.destroy()
     })
     yield* Effect.forkScoped(listen)
     const handle = yield* Deferred.await(handler)
     yield* handle(
       bounded(socket, drainedOf(connection, limits.waitingBytes, limits.stalled), () => {
-        seenAt = clock.currentTimeMillisUnsafe()
+        seenAt = monotonicMillis(clock)
       })
     )
     return HttpServerResponse.empty()

@@ -18,6 +18,7 @@ import {
   Stream
 } from "effect"
 import { Timeout } from "../../domain/Errors.ts"
+import { elapsedMillis, monotonicMillis } from "../Alarms.ts"
 
 /** The readers of one sandbox. */
 export interface Attachments {
@@ -57,7 +58,7 @@ export const makeAttachments = Effect.gen(function* () {
     while (readers.size > 0) {
       const shortest = Math.min(...[...readers].map((reader) => reader.idleMillis))
       yield* Effect.sleep(Math.max(1, shortest / 4))
-      const now = yield* Clock.currentTimeMillis
+      const now = yield* elapsedMillis
       for (const reader of readers) {
         if (reader.handedAt === undefined || now - reader.handedAt < reader.idleMillis) continue
         reader.detached = true
@@ -79,7 +80,7 @@ export const makeAttachments = Effect.gen(function* () {
     yield* FiberHandle.run(watch, patrol, { onlyIfMissing: true })
     const pull = yield* pullOf(stream, scope)
     const handOut = Effect.onExit(pull, () => {
-      reader.handedAt = clock.currentTimeMillisUnsafe()
+      reader.handedAt = monotonicMillis(clock)
       return Effect.void
     })
     return Effect.suspend((): Pull.Pull<Arr.NonEmptyReadonlyArray<A>, E | Timeout, void, R> => {

@@ -17,6 +17,7 @@ import {
   type Program,
   type Standing,
   withDoubt,
+  withoutEarlier,
   withoutPrograms
 } from "./LifeModel.ts"
 import type { Now } from "./LifeWorld.ts"
@@ -88,8 +89,9 @@ const create = (box: Box | undefined, call: Of<"Create">, went: Went): Judged =>
           ? { box }
           : { box, broken: `a name that is free was refused: ${say(answer.error)}` }
       }
+      // What failed is taken back, which may not be recorded.
       return {
-        box: isFree ? fresh(call) : box,
+        box: isFree ? { ...fresh(call), isDying: troubles.includes("StoreFails") } : box,
         broken: troubles.length > 0 ? undefined : `create failed without a reason: ${say(answer.error)}`
       }
   }
@@ -106,7 +108,7 @@ const settled = (box: Box, standing: Standing, info: SandboxInfo): Box => {
     isRenewed: false,
     isAdrift: false
   }
-  return isSame ? known : withoutPrograms(known)
+  return isSame ? known : withoutEarlier(known)
 }
 
 const targets: { readonly [C in LifeCommand]: Standing } = {
@@ -341,7 +343,7 @@ const started = (
   const program: Program = {
     number,
     shape: call.shape,
-    generation: box.generation,
+    generation: box.isRenewed ? undefined : box.generation,
     runs,
     left: left === undefined ? undefined : { atLeast: left - (after.elapsed - before.elapsed), atMost: left }
   }

@@ -15,6 +15,7 @@ import {
   type Program,
   put,
   type Standing,
+  withoutEarlier,
   withoutPrograms
 } from "./LifeModel.ts"
 import type { Found, Now } from "./LifeWorld.ts"
@@ -101,7 +102,7 @@ const lookAt = (box: Box, info: SandboxInfo | undefined, sighting: Sighting): Lo
   // That it is being killed may be recorded at any later moment, or only be seen by its machine, which is gone.
   const may = box.isDying ? or([status], "killed", "failed") : [status]
   const known = renewed({ ...box, id: info.id, may }, info)
-  const ttl = lookAtTtl(known, status, info, sighting.now)
+  const ttl = lookAtTtl(known, status, info, sighting.now, info.generation > box.generation)
   return {
     box: ttl.box,
     broken: [
@@ -118,7 +119,7 @@ const lookAt = (box: Box, info: SandboxInfo | undefined, sighting: Sighting): Lo
 const renewed = (box: Box, info: SandboxInfo): Box => {
   const known = { ...box, generation: info.generation, isRenewed: false }
   const isSame = info.generation === box.generation && (info.status === "running" || info.status === "paused")
-  return isSame ? known : withoutPrograms(known)
+  return isSame ? known : withoutEarlier(known)
 }
 
 const generations = (box: Box, info: SandboxInfo) =>
@@ -127,7 +128,7 @@ const generations = (box: Box, info: SandboxInfo) =>
     : []
 
 /** The time to live: what was promised stands in the record until its effect does. */
-const lookAtTtl = (box: Box, status: Standing, info: SandboxInfo, now: Now): Look => {
+const lookAtTtl = (box: Box, status: Standing, info: SandboxInfo, now: Now, wasReplaced: boolean): Look => {
   const { expiresAt, spec } = info
   if (box.ttl === "unknown") {
     const ttl =
@@ -149,6 +150,9 @@ const lookAtTtl = (box: Box, status: Standing, info: SandboxInfo, now: Now): Loo
   const isLate = !isEffective && now.wall >= at + limitMillis
   const broken = isLate ? [`it is ${status} though its time to live (${action}) was over at ${at}`] : []
   // Used up once its effect is there for good: what waits to be started again is not stopped yet.
+  // Or once it was there, and went with the machine that was paused.
+  if (expiresAt === undefined && action === "pause" && wasReplaced)
+    return { box: { ...box, ttl: undefined }, broken: [] }
   const isUsed = isEffective && expiresAt === undefined && !(status === "failed" && box.restarts)
   return { box: isUsed ? { ...box, ttl: undefined } : box, broken }
 }
@@ -202,7 +206,7 @@ const program1 = (
   const isOver = program.left !== undefined && program.left.atMost + limitMillis < 0
   const shall = program.runs === "yes" && program.generation === box.generation && only(box, status)
   if (processes > 0) {
-    if (program.runs === "no" || program.generation !== box.generation)
+    if (program.runs === "no" || (program.generation ?? box.generation) !== box.generation)
       return [`${name} runs, and should not`]
     if (isOver) return [`${name} runs ${-(program.left?.atMost ?? 0)} ms after its limit`]
     if (says === "none") return [`${name} runs, and is not listed`]

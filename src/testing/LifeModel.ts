@@ -20,7 +20,8 @@ export type Standing = "running" | "paused" | "stopped" | "failed" | "killed"
 export interface Program {
   readonly number: number
   readonly shape: Shape
-  readonly generation: number
+  /** Of the machine that it was started in; undefined: in one of which it is not known which. */
+  readonly generation: number | undefined
   /** Whether it runs, as far as was acknowledged. */
   readonly runs: "yes" | "maybe" | "no"
   /** The time that it may run yet: at least, if all the time that it may have run counts; at most, if only the time that it surely has. */
@@ -97,9 +98,19 @@ export const mapPrograms = (box: Box, f: (program: Program) => Program): Box => 
 /** No program that was known runs any more. */
 export const withoutPrograms = (box: Box): Box => mapPrograms(box, (program) => ({ ...program, runs: "no" }))
 
+/** No program runs any more that was started in an earlier machine. */
+export const withoutEarlier = (box: Box): Box =>
+  mapPrograms(box, (program) =>
+    program.generation === undefined ? doubted(program) : { ...program, runs: "no" }
+  )
+
+const doubted = (program: Program): Program => ({
+  ...program,
+  runs: program.runs === "no" ? "no" : "maybe"
+})
+
 /** Each program may have ended. */
-export const withDoubt = (box: Box): Box =>
-  mapPrograms(box, (program) => ({ ...program, runs: program.runs === "no" ? "no" : "maybe" }))
+export const withDoubt = (box: Box): Box => mapPrograms(box, doubted)
 
 /** A sandbox that was just asked for. */
 export const fresh = (call: Of<"Create">): Box => ({

@@ -117,17 +117,25 @@ const audit = Effect.fnUntraced(function* (base: string, instance: string, clien
       .map(({ id, status, reason }) => `${id} ${status} ${reason}`),
     []
   )
-  // What a killed service had recorded as killed is answered from that record, and may still be being removed.
+  const ended = new Set(
+    clients.promised.filter(({ kill }) => kill === "done").map(({ sandbox }) => String(sandbox.id))
+  )
   const strays = Effect.sync(() => {
     const left = [...agentsOf(instance).map(({ sandbox }) => sandbox), ...held(base, instance)]
     return [...new Set(left)].filter((id) => !alive.has(id))
   })
+  // Of what was acknowledged nothing may be left. A kill that nobody heard the end of may still be under way.
+  assert.deepStrictEqual(
+    (yield* strays).filter((id) => ended.has(id)),
+    [],
+    "is left of sandboxes whose kill was acknowledged"
+  )
   const gone = Effect.repeat(strays, {
     schedule: Schedule.spaced("20 millis"),
-    times: 1000,
+    times: 500,
     until: (found) => found.length === 0
   })
-  assert.deepStrictEqual(yield* gone, [])
+  assert.deepStrictEqual(yield* gone, [], "is left of sandboxes that are not listed")
   assert.includeMembers(
     agentsOf(instance).map(({ sandbox }) => sandbox),
     [...alive.keys()]

@@ -5,17 +5,21 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { createServer } from "node:net"
 import { fileURLToPath } from "node:url"
-import { Effect, Stream } from "effect"
+import { Effect, Option, Stream } from "effect"
 import { ChildProcess } from "effect/process"
 
-/** A port that nobody listens on. */
-export const freePort = Effect.callback<number>((resume) => {
-  const server = createServer().listen(0, "127.0.0.1", () => {
-    const address = server.address()
-    const port = typeof address === "object" && address !== null ? address.port : 0
-    server.close(() => resume(Effect.succeed(port)))
+/** Below the ports that the kernel gives to whoever asks for any: those may be another test's in the next moment. */
+const ports = { from: 20_000, below: 32_768 }
+
+/** A port that nobody listens on, and that stays free between the end of one service and the next. */
+export const freePort: Effect.Effect<number> = Effect.suspend(() => {
+  const port = ports.from + Math.floor(Math.random() * (ports.below - ports.from))
+  return Effect.callback<number, "taken">((resume) => {
+    const server = createServer()
+      .once("error", () => resume(Effect.fail("taken")))
+      .listen(port, "127.0.0.1", () => server.close(() => resume(Effect.succeed(port))))
   })
-})
+}).pipe(Effect.retry({ times: 100 }), Effect.orDie)
 
 /** Starts the service; closing the scope kills it, as `kill -9` does. Gives its process id. */
 export const startService = Effect.fnUntraced(function* (base: string, port: number) {
@@ -24,12 +28,14 @@ export const startService = Effect.fnUntraced(function* (base: string, port: num
     stderr: "inherit",
     killSignal: "SIGKILL"
   })
-  yield* service.stdout.pipe(
+  const ready = yield* service.stdout.pipe(
     Stream.decodeText(),
     Stream.splitLines,
-    Stream.takeUntil((line) => line === "ready"),
-    Stream.runDrain
+    Stream.filter((line) => line === "ready"),
+    Stream.runHead
   )
+  // Otherwise whoever else is at that port would be asked.
+  if (Option.isNone(ready)) return yield* Effect.die("the service ended before it was ready")
   return service.pid
 })
 

@@ -5,19 +5,12 @@ import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Redacted, Ref, Schedule, type Scope, Stream } from "effect"
 import { canRun, temporary } from "../container/support.ts"
+import { freePort } from "./containers.ts"
 import { end, found, launch } from "./program.ts"
 import { sandboxesOf } from "./support.ts"
 
 const promise = <E>(name: string, body: Effect.Effect<void, E, NodeServices.NodeServices | Scope.Scope>) =>
   it.live(name, () => body.pipe(Effect.scoped, Effect.provide(NodeServices.layer)), 120_000)
-
-const freePort = Effect.callback<number>((resume) => {
-  const server = createServer().listen(0, "127.0.0.1", () => {
-    const address = server.address()
-    const port = typeof address === "object" && address !== null ? address.port : 0
-    server.close(() => resume(Effect.succeed(port)))
-  })
-})
 
 /** A client that reads endless output until it is stopped by SIGSTOP, which never reads again. */
 const stoppedReader = (url: string, token: string) =>

@@ -80,14 +80,17 @@ export const descendants = (root: number): ReadonlyArray<Seen> => {
   return found
 }
 
-/** The agents of an instance's sandboxes: the first process of each, in control groups that are called after it. */
+/** The agents of an instance's sandboxes that live: the first process of each, in control groups that are called after it. */
 export const agentsOf = (
   instance: string
 ): ReadonlyArray<{ readonly pid: number; readonly sandbox: string }> =>
   all().flatMap(({ pid }) => {
     const group = new RegExp(`fiberbox-${instance}/(local_[a-z0-9]+)`).exec(read(pid, "cgroup"))?.[1]
-    const isFirst = /^NSpid:.*\t1$/m.test(read(pid, "status"))
-    return group !== undefined && isFirst ? [{ pid, sandbox: `sb_${group}` }] : []
+    const status = read(pid, "status")
+    const isFirst = /^NSpid:.*\t1$/m.test(status)
+    // One that has ended is there until its parent hears of it.
+    const hasEnded = /^State:\t[ZX]/m.test(status)
+    return group !== undefined && isFirst && !hasEnded ? [{ pid, sandbox: `sb_${group}` }] : []
   })
 
 const sandboxIn = (text: string): string | undefined => {

@@ -42,13 +42,13 @@ const put = (to: Uint8Array, at: number, value: number): number => {
   return position
 }
 
-/** Reads an unsigned LEB128 number of at most 5 bytes, and where it ends. */
+/** Reads an unsigned LEB128 number of at most 10 bytes, as Effect's decoder does, and where it ends. */
 export const readVarint = (
   from: Uint8Array,
   at: number
 ): { readonly value: number; readonly end: number } | undefined => {
   let value = 0
-  for (let index = 0; index < 5; index++) {
+  for (let index = 0; index < 10; index++) {
     const byte = from[at + index]
     if (byte === undefined) return undefined
     value += (byte & 0x7f) * 0x80 ** index

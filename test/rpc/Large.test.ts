@@ -4,22 +4,18 @@
 import { once } from "node:events"
 import * as NodeWS from "@effect/platform-node/NodeWS"
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Fiber, Latch, Layer, Schema } from "effect"
-import { SchemaBinary } from "effect/encoding"
+import { Context, Effect, Fiber, Latch, Layer } from "effect"
 import { RpcSerialization } from "effect/rpc"
 import { TestClock } from "effect/testing"
 import { Owner } from "../../src/domain/Ids.ts"
 import * as Binary from "../../src/rpc/Binary.ts"
-import { SandboxRpcs } from "../../src/rpc/SandboxRpcs.ts"
 import { wholeFrames } from "../../src/rpc/server/Frames.ts"
 import { makeTurns } from "../../src/rpc/server/Turns.ts"
-import { weighBinary, weighJson } from "../../src/rpc/server/Weight.ts"
 import { Server } from "../../src/server.ts"
 import { alice, aliceToken, knowing, memory } from "./support.ts"
 
 const bob = { owner: Owner.make("bob"), scope: "read", name: "bob" } as const
 const sandboxId = "sb_x_aaaaaaaaaaaaaaaaaaaaaaaaaa"
-const most = { values: 100_000, names: 100_000 }
 
 const start = Effect.map(
   Layer.build(
@@ -89,48 +85,6 @@ describe("a large request over plain HTTP", () => {
       assert.strictEqual(huge.status, 413)
     }).pipe(Effect.scoped)
   )
-})
-
-describe("the weight of JSON", () => {
-  const weigh = (text: string) => weighJson(new TextEncoder().encode(text), most)
-
-  it("counts what is in lists and records, and not what is in strings", () => {
-    const weight = weigh(String.raw`{"tag":"A","x":[1,2,{"y":"[{,:\"[{,:\\"}]}`)
-    assert.deepStrictEqual(weight, { values: 6, names: 3, depth: 3, tag: "A" })
-  })
-
-  it("has an operation only where one document says it plainly and once", () => {
-    assert.strictEqual(weigh(`{"payload":{"tag":"B"}, "tag" : "A"}\n`).tag, "A")
-    for (const text of [
-      `{"tag":"A","tag":"B"}`,
-      String.raw`{"tag":"A","t\u0061g":"B"}`,
-      `{"tag":"A"}\n{"tag":"B"}`,
-      `{"tag":1}`,
-      `[{"tag":"A"}]`,
-      `{"payload":{"tag":"A"}}`
-    ]) {
-      assert.isUndefined(weigh(text).tag, text)
-    }
-  })
-})
-
-describe("the weight of a binary request", () => {
-  /** What a service is sent. */
-  const started = (process: { readonly argv: ReadonlyArray<string>; readonly env?: object }) => {
-    const schema = SandboxRpcs.requests.get("StartProcess")?.payloadSchema
-    if (schema === undefined) return assert.fail("no such operation")
-    const encode = Schema.encodeUnknownSync(SchemaBinary.toCodec(Schema.toEncoded(schema)))
-    return encode({ sandboxId, process: { processId: "p-1", ...process } })
-  }
-
-  it("counts arguments and environment as the encoder writes them", () => {
-    const env = Object.fromEntries(Array.from({ length: 1000 }, (_, index) => [`n${index}`, "v"]))
-    const plain = weighBinary(started({ argv: ["a"] }), most)
-    const weight = weighBinary(started({ argv: ["a", ...new Array<string>(5000).fill("b")], env }), most)
-    assert.strictEqual(weight.names, 1000)
-    // One more field, and what is in it.
-    assert.strictEqual(weight.values - plain.values, 5000 + 1000 + 1)
-  })
 })
 
 describe("a large request over WebSocket", () => {

@@ -12,12 +12,13 @@ import { InvalidArgument, PolicyDenied } from "../../domain/Errors.ts"
 import { AroundCalls } from "../../services/Calls.ts"
 import { RequestRoom, RequiredScope, type Room } from "../SandboxRpcs.ts"
 import { ServedRpcs } from "../ServedRpcs.ts"
+import { weigher } from "./BinaryWeight.ts"
 import { smallBytes } from "./Frames.ts"
 import { refuse } from "./Gate.ts"
 import { CurrentSession } from "./Session.ts"
 import type { Limits } from "./Settings.ts"
 import type { Turns } from "./Turns.ts"
-import { fits, maxDepth, type Weight, weighBinary, weighJson } from "./Weight.ts"
+import { fits, maxDepth, type Weight, weighJson } from "./Weight.ts"
 
 type Protocol = RpcServer.Protocol["Service"]
 type Response = HttpServerResponse.HttpServerResponse
@@ -33,6 +34,7 @@ type Operation = (typeof operations)[number]
 const scopeOf = (rpc: Operation) => Context.get(rpc.annotations, RequiredScope)
 const roomOf = (rpc: Operation | undefined) => Context.get(rpc?.annotations ?? Context.empty(), RequestRoom)
 const operationOf = (tag: string | undefined) => operations.find(({ _tag }) => _tag === tag)
+const weighBinary = new Map(operations.map((rpc) => [rpc._tag, weigher(rpc.payloadSchema)] as const))
 
 /** The room of whichever request has most of it, of those that a scope allows. */
 const mostRoom = (scope: AccessScope): Room => {
@@ -103,12 +105,13 @@ export const overSocket = (protocol: Protocol, turns: Turns): Effect.Effect<Prot
             return decode(clientId, message)
           }
           const rpc = operationOf(tag)
+          const weigh = rpc === undefined ? undefined : weighBinary.get(rpc._tag)
           // Its payload is not looked at.
-          if (rpc === undefined) return decode(clientId, message)
+          if (rpc === undefined || weigh === undefined) return decode(clientId, message)
           return Effect.flatMap(CurrentSession, (session) => {
             if (session === undefined) return Effect.die(new Error("a call came by no session"))
             const { owner, scope } = session.caller
-            const weight = weighBinary(payload, roomOf(rpc))
+            const weight = weigh(payload, roomOf(rpc))
             const refusal = refusalOf(tag, scope, payload.byteLength, weight, 1)
             if (refusal !== undefined) return refused(clientId, id, rpc, refusal)
             return isLight(payload.byteLength, weight)

@@ -7,6 +7,7 @@ import type { CapturedOutput } from "../../domain/Output.ts"
 import {
   maxArgumentBytes,
   maxArguments,
+  maxEnvNames,
   maxNameBytes,
   maxPathBytes,
   maxStringBytes
@@ -343,6 +344,22 @@ const refusals = commands({
       same((yield* sandbox.process.run(["printf", "%s", ...many])).stdout.length, many.length)
     })
   ),
+
+  "an environment of very many names reaches the program, and one of too many is refused with the limit":
+    withSandbox(
+      Effect.fnUntraced(function* (sandbox) {
+        const named = (count: number) =>
+          Object.fromEntries(Array.from({ length: count }, (_, index) => [`N_${index}`, `${index}`]))
+        // Some are left for those that every program has.
+        const { stdout } = yield* sandbox.process.run(["env"], { env: named(maxEnvNames - 100) })
+        same(stdout.split("\n").filter((line) => /^N_(\d+)=\1$/.test(line)).length, maxEnvNames - 100)
+        const env = named(maxEnvNames + 1)
+        const error = yield* refused(sandbox.process.run(["env"], { env }), "InvalidArgument")
+        same(error.field, "process.env")
+        holds(error.reason.includes(String(maxEnvNames)), error.reason)
+        same((yield* sandbox.process.list).length, 1)
+      })
+    ),
 
   "what no kernel takes is refused with the limit and a way round it": withSandbox(
     Effect.fnUntraced(function* (sandbox) {

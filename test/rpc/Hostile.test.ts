@@ -93,6 +93,24 @@ const handshake = [
   "\r\n"
 ].join("\r\n")
 
+/** The begin of a WebSocket message of 1 MiB, all but its end. */
+const unfinished = (() => {
+  const head = Buffer.from([0x82, 0xff, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0])
+  return Buffer.concat([head, Buffer.alloc(2 ** 20 - 1)])
+})()
+
+/** What is answered first, as text. */
+const answer = (socket: Socket) => Effect.promise(async () => String((await once(socket, "data"))[0]))
+
+/** Asks by plain HTTP with a body of so many bytes, of which none is sent. */
+const announce = Effect.fnUntraced(function* (url: string, body: string) {
+  const socket = yield* tcp(url)
+  socket.write(
+    `POST /rpc/http HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer mallory\r\n${body}\r\n\r\n`
+  )
+  return socket
+})
+
 describe("a hostile client", () => {
   it.live("that announces a frame of 1 GB is cut off at once", () =>
     Effect.gen(function* () {
@@ -189,9 +207,12 @@ describe("a hostile client", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("that does not read its answers is not read from, and cut off in the end", () =>
+  it.live.each([
+    ["by its connection", { waitingBytes: 64 * 1024 }],
+    ["by all its connections", { waitingBytes: 2 ** 40, outputBytesPerCaller: 64 * 1024 }]
+  ] as const)("that does not read its answers is not read from, and cut off in the end, %s", ([, limits]) =>
     Effect.gen(function* () {
-      const service = yield* start({ waitingBytes: 64 * 1024, stalled: "1 second" })
+      const service = yield* start({ ...limits, stalled: "1 second" })
       const own = yield* service.as(aliceToken)
       yield* own.list()
       const serialization = yield* Effect.provide(RpcSerialization.RpcSerialization, Binary.layer(2 ** 20))
@@ -206,6 +227,48 @@ describe("a hostile client", () => {
       assert.isAbove(socket.bufferedAmount, 0)
       yield* ended(socket)
       yield* unhurt(own)
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("that leaves many messages unfinished has only so many bytes of them held", () =>
+    Effect.gen(function* () {
+      const service = yield* start({ requestBytesPerCaller: 2.5 * 2 ** 20 })
+      const own = yield* service.as(aliceToken)
+      yield* own.list()
+      const sockets = yield* Effect.forEach([1, 2, 3], () => tcp(service.url))
+      for (const socket of sockets) {
+        socket.write(handshake)
+        yield* answer(socket)
+        socket.write(unfinished)
+      }
+      yield* Effect.raceAll(sockets.map(closed))
+      yield* unhurt(own)
+      for (const socket of sockets) socket.destroy()
+      yield* Effect.forEach(sockets, closed)
+      // What was held is given back: there is room for as much again.
+      const sandbox = yield* (yield* service.as("mallory")).createDetached()
+      yield* Effect.repeat(sandbox.files.write("/tmp/large", new Uint8Array(2 * 2 ** 20)), { times: 3 })
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("that announces many large bodies is refused those there is no room for", () =>
+    Effect.gen(function* () {
+      const service = yield* start({ requestBytesPerCaller: 10 * 2 ** 20, requestBytes: 10 * 2 ** 20 })
+      const own = yield* service.as(aliceToken)
+      const large = `Content-Length: ${7 * 2 ** 20}`
+      const patient = `${large}\r\nExpect: 100-continue`
+      const held = yield* announce(service.url, patient)
+      assert.match(yield* answer(held), /^HTTP\/1.1 100 /)
+      for (const body of [large, "Transfer-Encoding: chunked"]) {
+        const refused = yield* answer(yield* announce(service.url, body))
+        assert.match(refused, /^HTTP\/1.1 429 /)
+        assert.include(refused, "ResourceExhausted")
+      }
+      yield* unhurt(own)
+      held.destroy()
+      // There is room again as soon as the service has seen that it left.
+      const again = Effect.flatMap(announce(service.url, patient), answer)
+      yield* Effect.repeat(again, { until: (answered) => answered.startsWith("HTTP/1.1 100 ") })
     }).pipe(Effect.scoped)
   )
 })

@@ -8,14 +8,14 @@ import { ByteSize, Context, Effect, Option, Schema } from "effect"
 import { HttpIncomingMessage, HttpServerRequest, type HttpServerResponse } from "effect/http"
 import { Rpc, type RpcMessage, type RpcServer } from "effect/rpc"
 import { type AccessScope, allows } from "../../domain/Access.ts"
-import { InvalidArgument, PolicyDenied } from "../../domain/Errors.ts"
+import { InvalidArgument, PolicyDenied, ResourceExhausted } from "../../domain/Errors.ts"
 import { AroundCalls } from "../../services/Calls.ts"
 import { RequestRoom, RequiredScope, type Room } from "../SandboxRpcs.ts"
 import { ServedRpcs } from "../ServedRpcs.ts"
 import { weigher } from "./BinaryWeight.ts"
 import { smallBytes } from "./Frames.ts"
 import { refuse } from "./Gate.ts"
-import { CurrentSession } from "./Session.ts"
+import { CurrentSession, type Session } from "./Session.ts"
 import type { Limits } from "./Settings.ts"
 import type { Turns } from "./Turns.ts"
 import { fits, maxDepth, type Weight, weighJson } from "./Weight.ts"
@@ -136,6 +136,31 @@ export const overHttp = (protocol: Protocol): Protocol => ({
     )
 })
 
+/** How many bytes the body of a request may have: as it says, or any number. */
+const announced = ({ headers }: HttpServerRequest.HttpServerRequest): number =>
+  headers["transfer-encoding"] === undefined
+    ? Number(headers["content-length"] ?? 0)
+    : Number.POSITIVE_INFINITY
+
+/** Takes the room of a body before it is read, until the request is answered; `settle` keeps what it has of it. */
+const room = ({ requests }: Session, bytes: number) =>
+  Effect.acquireRelease(
+    Effect.suspend(() => {
+      let taken = bytes > smallBytes ? bytes : 0
+      if (!requests.take(taken)) {
+        const reason = `too little is left for ${bytes} bytes of what requests of this caller may hold`
+        return Effect.fail(new ResourceExhausted({ resource: "requests", reason, retryAfterMillis: 1_000 }))
+      }
+      const settle = (kept: number) => {
+        const least = Math.min(taken, kept)
+        requests.give(taken - least)
+        taken = least
+      }
+      return Effect.succeed({ settle })
+    }),
+    ({ settle }) => Effect.sync(() => settle(0))
+  )
+
 /** Decides about plain HTTP requests, each one document of JSON, before they are answered. */
 export const beforeHttp = <R>(
   answer: Effect.Effect<Response, never, R>,
@@ -149,6 +174,7 @@ export const beforeHttp = <R>(
       if (session === undefined) return yield* Effect.die(new Error("a request came by no session"))
       const { owner, scope } = session.caller
       const most = jsonFactor * Math.min(messageBytes, rooms[scope].bytes)
+      const held = yield* room(session, Math.min(most, announced(request)))
       const body = yield* Effect.option(
         Effect.provideService(request.arrayBuffer, HttpIncomingMessage.MaxBodySize, ByteSize.bytes(most))
       )
@@ -156,6 +182,7 @@ export const beforeHttp = <R>(
         return refuse(tooMuch("a request by this token", `more than the ${most} bytes that are possible`))
       }
       const bytes = new Uint8Array(body.value)
+      held.settle(bytes.byteLength)
       if (bytes.byteLength <= smallBytes) return yield* answer
       /** Weighs and refuses; what must not be done at once with much of it is done in a turn. */
       const decide = Effect.suspend(() => {

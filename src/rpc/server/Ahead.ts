@@ -73,12 +73,7 @@ export const readAhead = Effect.fnUntraced(function* <A, E, R>(
     room.openUnsafe()
     return given
   }
-  yield* Effect.addFinalizer(() =>
-    Effect.sync(() => {
-      held.ahead(0)
-      held.given(0)
-    })
-  )
+  yield* Effect.addFinalizer(() => Effect.sync(() => held.clear()))
 
   const take = <E2>(isWanted: () => boolean, otherwise: Effect.Effect<never, E2>) => {
     const next: Pull.Pull<Arr.NonEmptyReadonlyArray<A>, E | E2> = Effect.suspend(() => {

@@ -76,16 +76,18 @@ const makeMisled = ({ host = "127.0.0.1", hosts = [], origins = [] }: ServerOpti
   }
 }
 
-/** What one caller has open, and its share of what may wait for readers. */
+/** What one caller has open, and its shares of what may be held of requests and for readers. */
 interface Share {
   connections: number
   readonly output: Budget
+  readonly requests: Budget
 }
 
-/** Counts what callers have open; gives each connection its part of what may wait for readers. */
+/** Counts what callers have open; gives each connection its part of what may be held. */
 const makePlaces = (limits: Limits) => {
   const shares = new Map<Owner, Share>()
-  const whole = makeBudget(limits.outputBytes)
+  const output = makeBudget(limits.outputBytes)
+  const requests = makeBudget(limits.requestBytes)
   const leave = ({ owner }: Caller, share: Share) =>
     Effect.sync(() => {
       share.connections--
@@ -96,7 +98,8 @@ const makePlaces = (limits: Limits) => {
     Effect.suspend(() => {
       const share = shares.get(owner) ?? {
         connections: 0,
-        output: makeBudget(limits.outputBytesPerCaller, whole)
+        output: makeBudget(limits.outputBytesPerCaller, output),
+        requests: makeBudget(limits.requestBytesPerCaller, requests)
       }
       if (share.connections >= limits.connectionsPerCaller) {
         const reason = `${share.connections} connections of this caller are open`
@@ -111,7 +114,7 @@ const makePlaces = (limits: Limits) => {
   return (caller: Caller) =>
     Effect.map(
       Effect.acquireRelease(enter(caller), (share) => leave(caller, share)),
-      ({ output }) => makeBudget(limits.outputBytesPerConnection, output)
+      ({ output, requests }) => ({ output: makeBudget(limits.outputBytesPerConnection, output), requests })
     )
 }
 
@@ -144,10 +147,10 @@ export const makeGate = Effect.fnUntraced(function* (options: ServerOptions, doo
     if (!allows(caller.scope, scope)) {
       return yield* new PolicyDenied({ policy: "scope", reason: `this needs a token of scope ${scope}` })
     }
-    const output = yield* place(caller)
+    const budgets = yield* place(caller)
     door.recognise(NodeHttpServerRequest.toIncomingMessage(request).socket)
     yield* recheck(request, token, caller)
-    const session: Session = { caller, transport, running: 0, readers: new Map(), output }
+    const session: Session = { caller, transport, running: 0, readers: new Map(), ...budgets }
     return session
   })
 

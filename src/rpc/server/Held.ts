@@ -1,14 +1,15 @@
 /**
- * What waits for one reader: a little whatever others hold, and more only as
- * long as there is more for its connection, its caller and the service. A
- * reader that gets no more keeps what it has and is served; its program waits.
+ * What is held for one reader, or of one connection: a little whatever others
+ * hold, and more only as long as there is more for its connection, its caller
+ * and the service. A reader that gets no more keeps what it has and is served;
+ * its program waits.
  */
 import type { Budget } from "../../services/Budget.ts"
 
-/** What each reader may have waiting for it in any case, in bytes. */
+/** What each may have held in any case, in bytes. */
 const leastBytes = 32 * 1024
 
-/** The bytes that wait for one reader: read ahead of it, and given to it without being known to have arrived. */
+/** The bytes that are held for one: read ahead of it, and given to it without being known to have arrived. */
 export class Held {
   #budget: Budget
   #drawn = 0
@@ -29,6 +30,12 @@ export class Held {
   given(bytes: number): boolean {
     this.#given = bytes
     return this.#settle()
+  }
+
+  /** Nothing is held any more. */
+  clear(): void {
+    this.#ahead = 0
+    this.given(0)
   }
 
   /** It counts for another connection from now on. */

@@ -14,8 +14,10 @@ export interface Session {
   running: number
   /** Readers of the programs of each sandbox. */
   readonly readers: Map<string, number>
-  /** What may wait for its readers beyond the little that each of them may have. */
+  /** What may wait for its readers, and to be sent, beyond the little that each of them may have. */
   readonly output: Budget
+  /** What its caller may have sent that is not dealt with, beyond the little that each connection may. */
+  readonly requests: Budget
   /** The turn in which a large plain HTTP request is decoded. */
   turn?: Turn | undefined
 }

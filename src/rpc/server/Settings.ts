@@ -18,12 +18,16 @@ export interface ServerLimits {
   readonly messageBytes?: number | undefined
   /** Answers that wait for one connection, in bytes; a caller that does not read them is not read from either. Default 2 MiB. */
   readonly waitingBytes?: number | undefined
-  /** Output that waits for the readers of one connection, beyond the little that each may have, in bytes; default 16 MiB. */
+  /** Output that waits for the readers of one connection, and answers for it to be sent, beyond the little that each may have, in bytes; default 16 MiB. */
   readonly outputBytesPerConnection?: number | undefined
   /** The same for all connections of one caller; default 64 MiB. */
   readonly outputBytesPerCaller?: number | undefined
   /** The same for all callers together; default 256 MiB. */
   readonly outputBytes?: number | undefined
+  /** Large requests of one caller that are held at one time, until they are decoded over WebSocket, answered over plain HTTP, in bytes; default 64 MiB. */
+  readonly requestBytesPerCaller?: number | undefined
+  /** The same for all callers together; default 256 MiB. */
+  readonly requestBytes?: number | undefined
   /** Readers of the programs of one sandbox on one connection, so that some are left for others; default 512. */
   readonly readersPerSandbox?: number | undefined
   /** Readers of programs of one caller at one time; default 4,096. */
@@ -79,6 +83,8 @@ export const defaultLimits = {
   outputBytesPerConnection: 16 * 1024 * 1024,
   outputBytesPerCaller: 64 * 1024 * 1024,
   outputBytes: 256 * 1024 * 1024,
+  requestBytesPerCaller: 64 * 1024 * 1024,
+  requestBytes: 256 * 1024 * 1024,
   readersPerSandbox: 512,
   readersPerCaller: 4096,
   stalled: "60 seconds",
@@ -102,6 +108,8 @@ export const limitsOf = (given: ServerLimits = {}): Limits => ({
   outputBytesPerConnection: given.outputBytesPerConnection ?? defaultLimits.outputBytesPerConnection,
   outputBytesPerCaller: given.outputBytesPerCaller ?? defaultLimits.outputBytesPerCaller,
   outputBytes: given.outputBytes ?? defaultLimits.outputBytes,
+  requestBytesPerCaller: given.requestBytesPerCaller ?? defaultLimits.requestBytesPerCaller,
+  requestBytes: given.requestBytes ?? defaultLimits.requestBytes,
   readersPerSandbox: given.readersPerSandbox ?? defaultLimits.readersPerSandbox,
   readersPerCaller: given.readersPerCaller ?? defaultLimits.readersPerCaller,
   stalled: given.stalled ?? defaultLimits.stalled,

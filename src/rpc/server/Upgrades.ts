@@ -1,7 +1,8 @@
 /**
  * WebSocket connections, as a server of sockets that are bounded both ways: a
  * caller that does not read its answers is not read from, and in the end cut
- * off; one that is silent is, too.
+ * off; one that is silent is, too. What all of a caller's connections hold of
+ * its messages and of its answers counts together.
  */
 
 import type { Socket as NetSocket } from "node:net"
@@ -10,19 +11,24 @@ import { Clock, Context, Deferred, Duration, Effect } from "effect"
 import { HttpServer, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { Socket, SocketServer } from "effect/socket"
 import { elapsedMillis, monotonicMillis } from "../../services/Alarms.ts"
+import { Held } from "./Held.ts"
+import { CurrentSession } from "./Session.ts"
 import type { Limits } from "./Settings.ts"
 
 type Handler = (socket: Socket.Socket) => Effect.Effect<unknown>
+
+/** The most that arrives at once. */
+const pieceBytes = 64 * 1024
 
 const stalledError = new Socket.SocketError({
   reason: new Socket.SocketWriteError({ cause: new Error("the answers are not read") })
 })
 
-/** Waits until little is left to be sent; a peer that takes nothing for too long is cut off. */
+/** Waits until little is left to be sent, and less where the caller's connections have all they may; a peer that takes nothing for too long is cut off. */
 const drainedOf = (
   connection: NetSocket,
-  waitingBytes: number,
-  stalled: Duration.Input
+  mayWait: () => boolean,
+  { waitingBytes, stalled }: Limits
 ): Effect.Effect<void, Socket.SocketError> => {
   const drain = Effect.callback<void>((resume) => {
     const done = () => {
@@ -47,29 +53,83 @@ const drainedOf = (
         })
     })
   )
-  return Effect.suspend(() => (connection.writableLength <= waitingBytes ? Effect.void : drain))
+  return Effect.suspend(() => {
+    const isLittle = mayWait() ? connection.writableLength <= waitingBytes : !connection.writableNeedDrain
+    return isLittle ? Effect.void : drain
+  })
 }
 
+/** What a connection holds, as part of what its caller's may. */
+const makeHolding = Effect.fnUntraced(function* (connection: NetSocket, limits: Limits) {
+  const session = yield* CurrentSession
+  if (session === undefined) return yield* Effect.die(new Error("a connection came by no session"))
+  const answers = new Held(session.output)
+  const messages = new Held(session.requests)
+  let arrived = 0
+  const arrive = ({ byteLength }: Uint8Array) => {
+    arrived += byteLength
+    // A message cannot be refused before it is whole, and those that waited for room could all wait for each other.
+    if (!messages.ahead(arrived)) connection.destroy()
+  }
+  let mayWait = true
+  const wrote = () => {
+    mayWait = answers.ahead(connection.writableLength)
+  }
+  yield* Effect.acquireRelease(
+    Effect.sync(() => {
+      // What has arrived is counted before it is taken.
+      connection.prependListener("data", arrive)
+      connection.on("drain", wrote)
+    }),
+    () =>
+      Effect.sync(() => {
+        connection.off("data", arrive)
+        connection.off("drain", wrote)
+        answers.clear()
+        messages.clear()
+      })
+  )
+  return {
+    drained: drainedOf(connection, () => mayWait, limits),
+    /** Answers were written. */
+    wrote: Effect.sync(wrote),
+    /** Messages of so many bytes are taken. */
+    took: (bytes: number) => {
+      // The frames around them were counted, too, and are forgotten with what little there may be of the next message.
+      arrived = arrived - bytes > pieceBytes ? arrived - bytes : 0
+      messages.ahead(arrived)
+      messages.given(bytes)
+    },
+    /** Those that were taken are dealt with. */
+    dealt: () => messages.given(0)
+  }
+})
+
+type Holding = Effect.Success<ReturnType<typeof makeHolding>>
+
+const sizeOf = (frames: ReadonlyArray<string | Uint8Array>): number =>
+  frames.reduce((sum, { length }) => sum + length, 0)
+
 /** A socket that takes and gives no more than its peer keeps up with; `seen` is told of everything that arrives. */
-const bounded = (
-  socket: Socket.Socket,
-  drained: Effect.Effect<void, Socket.SocketError>,
-  seen: () => void
-): Socket.Socket =>
+const bounded = (socket: Socket.Socket, { drained, wrote, took, dealt }: Holding, seen: () => void) =>
   Socket.make({
     reader: Effect.map(socket.reader, (reader) => ({
       ...reader,
-      pull: Effect.andThen(
-        drained,
-        Effect.map(reader.pull, (frames) => {
-          seen()
-          return frames
-        })
-      )
+      pull: Effect.suspend(() => {
+        dealt()
+        return Effect.andThen(
+          drained,
+          Effect.map(reader.pull, (frames) => {
+            seen()
+            took(sizeOf(frames))
+            return frames
+          })
+        )
+      })
     })),
     writer: Effect.map(socket.writer, (writer) => ({
-      write: (chunk) => Effect.andThen(drained, writer.write(chunk)),
-      writeAll: (chunks) => Effect.andThen(drained, writer.writeAll(chunks))
+      write: (chunk) => Effect.andThen(Effect.andThen(drained, writer.write(chunk)), wrote),
+      writeAll: (chunks) => Effect.andThen(Effect.andThen(drained, writer.writeAll(chunks)), wrote)
     }))
   })
 
@@ -104,8 +164,9 @@ export const makeUpgrades = Effect.fnUntraced(function* (limits: Limits) {
     })
     yield* Effect.forkScoped(listen)
     const handle = yield* Deferred.await(handler)
+    const holding = yield* makeHolding(connection, limits)
     yield* handle(
-      bounded(socket, drainedOf(connection, limits.waitingBytes, limits.stalled), () => {
+      bounded(socket, holding, () => {
         seenAt = monotonicMillis(clock)
       })
     )

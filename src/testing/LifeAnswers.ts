@@ -9,6 +9,7 @@ import type { Call, Fault, Of } from "./LifeCommands.ts"
 import {
   all,
   type Box,
+  endOf,
   fresh,
   mapPrograms,
   mayLive,
@@ -106,10 +107,19 @@ const settled = (box: Box, standing: Standing, info: SandboxInfo): Box => {
     may: [standing],
     generation: info.generation,
     isRenewed: false,
-    isAdrift: false
+    isAdrift: false,
+    ttl: isUsedUp(box, info) ? undefined : box.ttl
   }
   return isSame ? known : withoutEarlier(known)
 }
+
+/** Whether a time to live was due, and the sandbox came to where that leads before it was asked to go on from there. */
+const isUsedUp = ({ may, ttl }: Box, { expiresAt }: SandboxInfo) =>
+  expiresAt === undefined &&
+  ttl !== undefined &&
+  ttl !== "unknown" &&
+  ttl.wasDue &&
+  may.includes(endOf[ttl.action])
 
 const targets: { readonly [C in LifeCommand]: Standing } = {
   start: "running",
@@ -317,9 +327,10 @@ const unknown = (box: Box, call: InMachine, { answer, ...went }: Went): Box => {
       return withFile(box, call.path, or(box.files[call.path] ?? [null], call.text))
     case "Start":
     case "RunLong": {
-      // What its caller gave up shall end; but a caller that was killed with its service gave up nothing, and nothing ends while it stands still.
+      // What its caller gave up shall end; but a caller that went with its service gave up nothing, and nothing ends while it stands still.
       const isGivenUp = answer._tag === "GivenUp" || call._tag === "RunLong"
-      const lives = went.troubles.includes("ServiceKilled") || !isGivenUp || box.may.includes("paused")
+      const hasNext = went.troubles.includes("ServiceKilled") || went.troubles.includes("ServiceEnded")
+      const lives = hasNext || !isGivenUp || box.may.includes("paused")
       return started(box, call, { answer, ...went }, lives ? "maybe" : "no")
     }
     case "KillProgram":

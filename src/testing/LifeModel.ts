@@ -134,9 +134,10 @@ export const fresh = (call: Of<"Create">): Box => ({
 export const elapse = (belief: Belief, now: Now): Belief => {
   const millis = now.elapsed - belief.elapsed
   const isHung = belief.troubles.includes("AgentHangs")
+  const mayFail = belief.troubles.includes("HelperFails")
   const older = (box: Box | undefined) => {
     if (box === undefined) return undefined
-    const aged = withTime(box, byItself(box, now), millis)
+    const aged = withTime(box, byItself(box, now, mayFail), millis)
     const owes = isHung && (box.giveUpUntil !== undefined || aged.programs.some(isDue))
     const owing = owes ? unanswered(aged, now) : aged
     return (owing.giveUpUntil ?? -1) >= belief.elapsed ? givenUp(owing) : owing
@@ -179,8 +180,8 @@ export const endOf: { readonly [A in ExpiryAction]: Standing } = {
   pause: "paused"
 }
 
-/** What time limits and the restart policy may have made of a sandbox. */
-const byItself = (box: Box, now: Now): Box => {
+/** What time limits and the restart policy may have made of a sandbox. `mayFail`: what ends machines may not have done so. */
+const byItself = (box: Box, now: Now, mayFail: boolean): Box => {
   const isDue = box.ttl !== undefined && (box.ttl === "unknown" || box.ttl.at <= now.wall)
   const action = box.ttl === undefined || box.ttl === "unknown" ? undefined : box.ttl.action
   const restarted: Box =
@@ -195,7 +196,8 @@ const byItself = (box: Box, now: Now): Box => {
   }
   const isAbout = box.may.some((standing) => decideExpiry(action, standing) === "proceed")
   if (!isAbout) return due
-  const expired = { ...due, may: or(due.may, endOf[action]) }
+  const ends = action === "stop" && mayFail ? (["stopped", "failed"] as const) : [endOf[action]]
+  const expired = { ...due, may: or(due.may, ...ends) }
   return action === "pause" ? expired : withDoubt(expired)
 }
 

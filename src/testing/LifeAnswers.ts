@@ -148,7 +148,9 @@ const change = (box: Box, command: LifeCommand, went: Went): Judged => {
       }
       const { info } = answer
       const isEarlier = info.generation < box.generation
-      const isOther = info.status !== targets[command]
+      // The answer tells how it is now: what has died since is not where the command led.
+      const hasDied = info.status === "failed" && troubles.includes("MachineDies")
+      const isOther = info.status !== targets[command] && !hasDied
       const after = settled(box, targets[command], info)
       return {
         box: after,

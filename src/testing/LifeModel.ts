@@ -222,11 +222,14 @@ export const struck = (belief: Belief, fault: Fault, isSure: boolean): Belief =>
   return put(after, fault.slot, isSure ? withoutPrograms(dead) : withDoubt(dead))
 }
 
-/** A kill that could not be recorded while its service lived is not known to the next one. */
+/** A kill or an end that could not be recorded while its service lived is not known to the next one, which finishes a start that it finds begun. */
 const forgotten = (belief: Belief): Belief => {
   const { a, b } = belief.boxes
-  const forget = (box: Box | undefined) =>
-    box?.isDying === true ? { ...box, may: all, isRenewed: true } : box
+  const isUnrecorded = belief.troubles.includes("StoreFails")
+  const forget = (box: Box | undefined): Box | undefined => {
+    if (box?.isDying === true) return { ...box, may: all, isRenewed: true }
+    return isUnrecorded && box?.may.includes("failed") ? { ...box, may: or(box.may, "running") } : box
+  }
   return { ...belief, boxes: { a: forget(a), b: forget(b) } }
 }
 

@@ -38,6 +38,8 @@ export interface Sighting {
 export interface Audited {
   readonly belief: Belief
   readonly broken: ReadonlyArray<string>
+  /** Whether something is broken that is not in order again when a later look finds it so: by then it may only be over. */
+  readonly isForGood: boolean
 }
 
 /** How late a limit may be, in milliseconds. */
@@ -52,12 +54,14 @@ export const audit = (belief: Belief, sighting: Sighting): Audited => {
   const broken = [...sighting.unanswered]
   const owned = new Set<SandboxId>()
   let after = belief
+  let isForGood = false
   for (const slot of slots) {
     const box = belief.boxes[slot]
     if (box === undefined) continue
     const seen = box.id === undefined ? byName(slot, sighting) : byId(box.id, sighting)
     const look = lookAt(box, seen, sighting)
     if (look.box.id !== undefined) owned.add(look.box.id)
+    isForGood = isForGood || look.isForGood === true
     broken.push(...look.broken.map((text) => `${slot}: ${text}`))
     after = put(after, slot, look.box)
   }
@@ -69,7 +73,7 @@ export const audit = (belief: Belief, sighting: Sighting): Audited => {
     if (!living.has(id))
       broken.push(`${machine === undefined ? "remains" : "a machine"} of ${id}, which does not exist`)
   }
-  return { belief: after, broken }
+  return { belief: after, broken, isForGood }
 }
 
 const byName = (slot: Slot, { listed }: Sighting) => listed.find(({ name }) => name === slot)
@@ -79,6 +83,8 @@ const byId = (id: SandboxId, { listed, others }: Sighting) =>
 interface Look {
   readonly box: Box
   readonly broken: ReadonlyArray<string>
+  /** See {@link Audited.isForGood}; default false. */
+  readonly isForGood?: boolean | undefined
 }
 
 const isStanding = (status: string): status is Standing => all.some((one) => one === status)
@@ -105,6 +111,7 @@ const lookAt = (box: Box, info: SandboxInfo | undefined, sighting: Sighting): Lo
   const ttl = lookAtTtl(known, status, info, sighting.now, info.generation > box.generation)
   return {
     box: ttl.box,
+    isForGood: ttl.isForGood,
     broken: [
       ...generations(box, info),
       ...ttl.broken,
@@ -143,8 +150,9 @@ const lookAtTtl = (box: Box, status: Standing, info: SandboxInfo, now: Now, wasR
   const { at, action } = box.ttl
   if (now.wall < at) {
     if (box.ttl.wasDue && expiresAt === undefined) return { box: { ...box, ttl: undefined }, broken: [] }
-    const isKept = expiresAt === at
-    return { box, broken: isKept ? [] : [`its time to live until ${at} is recorded as ${expiresAt}`] }
+    if (expiresAt === at) return { box, broken: [] }
+    // It was acknowledged, so it is written; and once it is over nothing tells any more that it was not.
+    return { box, broken: [`its time to live until ${at} is recorded as ${expiresAt}`], isForGood: true }
   }
   const isEffective = status !== "running" && action !== "kill" && (action === "pause" || status !== "paused")
   const isLate = !isEffective && now.wall >= at + limitMillis

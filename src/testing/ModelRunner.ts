@@ -74,6 +74,8 @@ export class Divergence extends Schema.TaggedError<Divergence>("fiberbox/testing
 export interface Options {
   /** How many programs; default 100. */
   readonly runs?: number | undefined
+  /** The fewest commands of one program; default 0. Programs are short at first and grow with the runs. */
+  readonly minCommands?: number | undefined
   /** The most commands of one program; default 30. */
   readonly maxCommands?: number | undefined
   /** The same seed makes the same programs. */
@@ -172,9 +174,9 @@ export const check = <Command, Model, System, Outcome, E, R>(
   spec: Spec<Command, Model, System, Outcome, E, R>,
   options: Options = {}
 ): Effect.Effect<Result<Command>, never, Exclude<R, Scope.Scope>> => {
-  const { maxCommands = 30 } = options
+  const { minCommands = 0, maxCommands = 30 } = options
   return Arbitrary.checkEffect(
-    Arbitrary.array(spec.command, { maxLength: maxCommands }),
+    Arbitrary.array(spec.command, { minLength: minCommands, maxLength: maxCommands }),
     (program) => Effect.as(runProgram(spec, program, options.stuckMillis), true),
     {
       runs: options.runs,

@@ -29,10 +29,11 @@ describe.runIf(canRunContainers)("random lives on containers", () => {
         const lanes = replay === undefined ? Math.min(services, runs) : 1
         const check = Effect.fnUntraced(function* (lane: number) {
           const ground = yield* Ground.make()
-          return yield* ModelRunner.check(LifeSystem.spec(World.make(ground), { leaveOut: World.leaveOut }), {
+          return yield* ModelRunner.check(LifeSystem.spec(World.make(ground), { steps: World.steps }), {
             runs: Math.ceil(runs / lanes),
             seed: `${seed} ${lane}`,
             replay,
+            minCommands: 1,
             maxCommands: 8,
             maxShrinks: 30,
             stuckMillis: 120_000

@@ -7,11 +7,11 @@
  * by itself after a while here: a call to an agent that never answers would
  * take half a minute.
  */
-import { Context, Effect, Fiber, Layer, Schedule } from "effect"
+import { Arbitrary, Context, Effect, Fiber, Layer, Schedule } from "effect"
 import { SandboxesClient } from "../../src/client.ts"
 import type { SandboxId } from "../../src/domain/Ids.ts"
 import { Sandboxes } from "../../src/services/Sandboxes.ts"
-import type { LifeSystem } from "../../src/testing.ts"
+import { LifeSystem } from "../../src/testing.ts"
 import { aliceToken } from "../rpc/support.ts"
 import { descendants } from "../service/containers.ts"
 import type { Ground } from "./lifeGround.ts"
@@ -25,18 +25,32 @@ const hangMillis = 1_000
 /** For how long the store is held, for each write that shall meet it: the second is later than a service has patience for. */
 const heldMillis = 1_500
 
-/** Steps that this world cannot take: nothing can be cut or lost on the way to a machine, and helpers are met only while they work. */
-export const leaveOut = (step: LifeSystem.Command): boolean => {
-  const fault = step._tag === "During" ? step.fault : step
+/** A fault that this world has for another that it has not: nothing can be cut on the way to a machine, and helpers can only be killed. */
+const faultFor = (fault: LifeSystem.Fault): LifeSystem.Fault => {
   switch (fault._tag) {
     case "WayCut":
-      return true
+      return { _tag: "AgentHangs", slot: fault.slot }
     case "HelperFails":
-      return fault.how !== "dies" || step._tag !== "During"
+      return { ...fault, how: "dies" }
     default:
-      return false
+      return fault
   }
 }
+
+/** The steps that this world can take. */
+export const steps = Arbitrary.map(LifeSystem.steps, (step): LifeSystem.Command => {
+  switch (step._tag) {
+    case "During":
+      return { ...step, fault: faultFor(step.fault) }
+    case "HelperFails":
+      // Helpers are met only while they work; of a machine that is left alone there is only itself.
+      return { _tag: "MachineDies", slot: step.slot }
+    case "WayCut":
+      return faultFor(step)
+    default:
+      return step
+  }
+})
 
 /** How long a call may take, and how long anything may be out of order, in milliseconds. */
 export interface Bounds {

@@ -42,7 +42,10 @@ export const flaws: { readonly [name: string]: Flaws & { readonly said: RegExp }
     said: /time to live/
   },
   "a machine that is not ended": {
-    backend: withMachines((machine) => ({ ...machine, terminate: Effect.void })),
+    backend: (backend) => ({
+      ...withMachines((machine) => ({ ...machine, terminate: Effect.void }))(backend),
+      end: () => Effect.void
+    }),
     said: /a machine runs/
   },
   "a removal that keeps the disk": {

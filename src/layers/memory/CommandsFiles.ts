@@ -141,6 +141,12 @@ const copy = (process: Process, from: string, to: string, recursive: boolean): F
   if (Result.isFailure(info)) return info
   if (info.success.type === "symlink") return link(process, info.success.target ?? "", to)
   if (info.success.type !== "directory") {
+    const source = tree.lookup(from, process.uid, true)
+    const target = tree.lookup(to, process.uid, true)
+    if (Result.isSuccess(source) && Result.isSuccess(target) && source.success.node === target.success.node) {
+      // cp(1) refuses two names of one file, links followed.
+      return Result.fail<FsFailure>({ reason: "exists", path: to, detail: "" })
+    }
     const data = readAll(tree, from, process.uid)
     if (Result.isFailure(data)) return data
     const parent = tree.lookup(parentOf(to), process.uid, true)

@@ -52,6 +52,16 @@ const running = commands({
     })
   ),
 
+  "a file is neither copied nor moved to another name of itself": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      const names = "echo kept > f; ln f hard; ln -s f soft; mkdir d"
+      const tried = ["cp f f", "cp f hard", "cp f soft", "cp soft f", "cp f .", "mv f f", "mv f ."]
+      const said = tried.map((command) => `${command} 2> /dev/null; echo $?`).join("; ")
+      const { stdout } = yield* sandbox.commands.run(`mkdir same; cd same; ${names}; ${said}; cat f`)
+      same(stdout, `${tried.map(() => "1\n").join("")}kept\n`)
+    })
+  ),
+
   "a command line goes through the shell": withSandbox(
     Effect.fnUntraced(function* (sandbox) {
       const { stdout } = yield* sandbox.commands.run('A="x y"; echo "$A" | cat; echo $HOME')

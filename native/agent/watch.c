@@ -299,9 +299,8 @@ static void written(struct watch *w, const char *path, const char *temporary)
 static void moved_in(struct watch *w, const char *path, const struct inotify_event *e)
 {
 	bool hides = is_temporary(e->name);
-	char *before = w->half.path && w->half.cookie == e->cookie ? w->half.path : NULL;
+	char *before = w->half.path;
 	if (!before) {
-		moved_out(w);
 		if (!hides)
 			arrived(w, path, e->mask & IN_ISDIR);
 		return;
@@ -343,8 +342,8 @@ static void deliver(struct watch *w, const struct inotify_event *e)
 	bool directory = e->mask & IN_ISDIR;
 	if (e->mask & IN_Q_OVERFLOW)
 		return again(w);
-	if (!(e->mask & IN_MOVED_TO))
-		moved_out(w);
+	if (!(e->mask & IN_MOVED_TO) || e->cookie != w->half.cookie)
+		moved_out(w); /* first: this event may come from a directory that was below it */
 	u8 gone = way_gone(w, e);
 	struct dir *d = find(w, e->wd);
 	if (gone || (d && !d->below[0] && (e->mask & IN_IGNORED)))

@@ -50,8 +50,11 @@ const Step = Schema.Struct({
 })
 type Step = typeof Step.Type
 
-/** Whether the step could be done is part of what must be the same. */
-const perform = ({ files, commands }: Sandbox, base: string, { act, from, to }: Step) => {
+/**
+ * Whether the step could be done is part of what must be the same. What is left of a directory of which not all
+ * may be removed is not promised: a program that closes directories removes none as a whole.
+ */
+const perform = ({ files, commands }: Sandbox, base: string, { act, from, to }: Step, recursive: boolean) => {
   const a = `${base}/${from}`
   const b = `${base}/${to}`
   const done = <E>(effect: Effect.Effect<unknown, E>) =>
@@ -65,7 +68,7 @@ const perform = ({ files, commands }: Sandbox, base: string, { act, from, to }: 
     case "rename":
       return done(files.rename(a, b))
     case "remove":
-      return done(files.remove(a, { recursive: true }))
+      return done(files.remove(a, { recursive }))
     case "close":
       return done(files.chmod(a, 0))
     case "open":
@@ -152,7 +155,8 @@ const told = Effect.fnUntraced(function* (sandbox: Sandbox, base: string, steps:
   const flat = yield* watching(sandbox, base, "w", false)
   const whole = yield* watching(sandbox, base, "w", true)
   const inner = yield* watching(sandbox, base, "w/a", true)
-  const done = yield* Effect.forEach(steps, (step) => perform(sandbox, base, step))
+  const open = steps.every(({ act }) => act !== "close")
+  const done = yield* Effect.forEach(steps, (step) => perform(sandbox, base, step, open))
   yield* sandbox.commands.run(`chmod 755 ${base}/w ${base}/w/a`).pipe(Effect.ignore)
   yield* sandbox.files.makeDir(`${base}/w/a/end`).pipe(Effect.ignore)
   yield* sandbox.files.makeDir(`${base}/w/end`)

@@ -50,6 +50,9 @@ export const rmdir: Program = (process, argv) =>
     return remove(process.kernel.tree, path, false, process.uid)
   })
 
+/** That there is no such file, as rm(1) sees it. */
+const isNone = ({ reason }: FsFailure) => reason === "not-found" || reason === "not-directory"
+
 export const rm: Program = (process, argv) => {
   const { flags, rest } = parse(argv)
   const recursive = /[rR]/.test(flags)
@@ -57,8 +60,7 @@ export const rm: Program = (process, argv) => {
   if (force && rest.length === 0) return Effect.succeed(0)
   return each(process, argv[0], rest, "cannot remove", (path) => {
     const info = statOf(process.kernel.tree, path, process.uid)
-    if (Result.isFailure(info) && info.failure.reason === "not-found" && force)
-      return Result.succeed(undefined)
+    if (Result.isFailure(info) && force && isNone(info.failure)) return Result.succeed(undefined)
     if (Result.isSuccess(info) && info.success.type === "directory" && !recursive) {
       return Result.fail<FsFailure>({ reason: "is-directory", path, detail: "" })
     }
@@ -120,14 +122,15 @@ const toTarget = (
 export const mv: Program = (process, argv) =>
   toTarget(process, argv, "cannot move", (from, to) => {
     const { tree } = process.kernel
-    const source = tree.lookup(from, process.uid, false)
-    const target = tree.lookup(to, process.uid, false)
-    if (Result.isFailure(source) || Result.isFailure(target) || source.success.node !== target.success.node)
-      return tree.rename(from, to, process.uid)
-    // rename(2) does nothing with two names of one file: mv(1) removes the first, and refuses a single one.
-    return source.success.path === target.success.path
+    const at = (path: string, follow: boolean) =>
+      Result.getOrUndefined(tree.lookup(path, process.uid, follow))
+    const target = at(to, false)
+    // mv(1) refuses two names of one file, and a link onto what it leads to.
+    const same =
+      target !== undefined && [at(from, false), at(from, true)].some((one) => one?.node === target.node)
+    return same
       ? Result.fail<FsFailure>({ reason: "exists", path: to, detail: "" })
-      : remove(tree, from, false, process.uid)
+      : tree.rename(from, to, process.uid)
   })
 
 export const cp: Program = (process, argv) => {
@@ -147,6 +150,8 @@ const copy = (process: Process, from: string, to: string, recursive: boolean): F
       // cp(1) refuses two names of one file, links followed.
       return Result.fail<FsFailure>({ reason: "exists", path: to, detail: "" })
     }
+    // Nor does it write through a link that leads nowhere.
+    if (Result.isFailure(target) && Result.isSuccess(tree.lookup(to, process.uid, false))) return target
     const data = readAll(tree, from, process.uid)
     if (Result.isFailure(data)) return data
     const parent = tree.lookup(parentOf(to), process.uid, true)

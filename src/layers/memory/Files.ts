@@ -61,19 +61,21 @@ export const readAll = (tree: FileTree, path: string, uid: number): FsResult<Uin
 /** Makes a directory and its parents; an existing directory is no error and keeps its mode. */
 export const makeDirs = (tree: FileTree, path: string, mode: number, uid: number): FsResult<void> => {
   const found = tree.resolve(path, uid, true)
+  if (Result.isFailure(found) && found.failure.reason !== "not-found") return Result.fail(found.failure)
+  if (Result.isSuccess(found)) {
+    const { node } = found.success
+    if (node?.kind === "directory") return Result.succeed(undefined)
+    if (node !== undefined) return fsFail("exists", path)
+  }
+  // mkdir(2) does not follow a link that leads nowhere, and nothing else may be made through it.
+  const itself = tree.resolve(path.replace(/\/+$/, ""), uid, false)
+  if (Result.isSuccess(itself) && itself.success.node !== undefined) return fsFail("not-found", path)
   if (Result.isFailure(found)) {
-    if (found.failure.reason !== "not-found") return Result.fail(found.failure)
     const parent = parentOf(path)
     if (parent === path) return Result.fail(found.failure)
     const made = makeDirs(tree, parent, 0o755, uid)
     return Result.isFailure(made) ? made : makeDirs(tree, path, mode, uid)
   }
-  const { node } = found.success
-  if (node?.kind === "directory") return Result.succeed(undefined)
-  if (node !== undefined) return fsFail("exists", path)
-  // mkdir(2) does not follow a link that leads nowhere, and nothing else may be made through it.
-  const itself = tree.resolve(path.replace(/\/+$/, ""), uid, false)
-  if (Result.isSuccess(itself) && itself.success.node !== undefined) return fsFail("not-found", path)
   return Result.map(
     tree.add(found.success, tree.nodes.directory(mode, uid, tree.now()), uid, path),
     () => undefined
@@ -201,11 +203,18 @@ const removePlace = (
   if (node.kind === "directory" && node.entries.size > 0) {
     if (!recursive) return fsFail("not-empty", path)
     if (!node.frozen && !allowed(node, uid, READ | SEARCH | WRITE)) return fsFail("permission", path)
-    for (const [name, child] of [...node.entries]) {
-      const below = { parent: node, name, node: child, path: join(place.path, name) }
-      const removed = removePlace(tree, below, true, uid, join(path, name))
-      if (Result.isFailure(removed)) return removed
-    }
+    // What cannot be removed does not save what stands beside it.
+    const removed = [...node.entries].map(([name, child]) =>
+      removePlace(
+        tree,
+        { parent: node, name, node: child, path: join(place.path, name) },
+        true,
+        uid,
+        join(path, name)
+      )
+    )
+    const kept = removed.find(Result.isFailure)
+    if (kept !== undefined) return kept
   }
   tree.detach(place)
   return Result.succeed(undefined)

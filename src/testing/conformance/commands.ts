@@ -62,6 +62,29 @@ const running = commands({
     })
   ),
 
+  "cp does not write through a link that leads nowhere, and rm -f misses nothing": withSandbox(
+    Effect.fnUntraced(function* (sandbox) {
+      const tried = ["cp f far", "cp f near", "rm -f none f/x", "rm -f far"]
+      const said = tried.map((command) => `${command} 2> /dev/null; echo $?`).join("; ")
+      const { stdout } = yield* sandbox.commands.run(
+        `mkdir links; cd links; echo f > f; ln -s none near; ln -s none/deeper far; ${said}; ls`
+      )
+      same(stdout, "1\n1\n0\n0\nf\nnear\n")
+    })
+  ),
+
+  "mv refuses two names of one file and a link onto what it leads to, and rm goes on beside what it may not remove":
+    withSandbox(
+      Effect.fnUntraced(function* (sandbox) {
+        const { stdout } = yield* sandbox.commands.run(
+          "mkdir -p held/a held/b; cd held; echo f > f; ln -s f link; mv link f 2> /dev/null; echo $?;" +
+            " ln f g; mv f g 2> /dev/null; echo $?; rm g;" +
+            " touch a/kept; chmod 0 a; rm -rf ../held 2> /dev/null; echo $?; ls; chmod 755 a"
+        )
+        same(stdout, "1\n1\n1\na\n")
+      })
+    ),
+
   "a command line goes through the shell": withSandbox(
     Effect.fnUntraced(function* (sandbox) {
       const { stdout } = yield* sandbox.commands.run('A="x y"; echo "$A" | cat; echo $HOME')

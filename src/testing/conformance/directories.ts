@@ -94,6 +94,20 @@ export const directoryCases = area("directories")({
     })
   ),
 
+  "no directory is made through a link that leads nowhere, however far away that is": withSandbox(
+    Effect.fnUntraced(function* ({ files, commands }) {
+      yield* files.makeDir(root)
+      yield* commands.run(`cd ${root}; ln -s none near; ln -s none/deeper far`)
+      for (const path of ["near", "far", "near/x", "far/x"]) {
+        same((yield* refused(files.makeDir(`${root}/${path}`), "FileFailed")).reason, "not-found")
+      }
+      same(
+        (yield* files.list(root)).entries.map(({ type }) => type),
+        ["symlink", "symlink"]
+      )
+    })
+  ),
+
   "a rename moves files and directories, and replaces a file": withSandbox(
     Effect.fnUntraced(function* ({ files }) {
       yield* files.writeMany(tree.files)

@@ -159,8 +159,10 @@ export const watchCases = area("watch")(
         Effect.fnUntraced(function* (sandbox) {
           yield* sandbox.files.makeDir(`${root}/a/deep`)
           const { until } = yield* watching(sandbox, true)
-          const steps = [`mv a ${home}/out`, `mkdir ${home}/out/unseen`, `rmdir ${home}/out/deep`]
-          yield* sandbox.commands.run(`cd ${root}; ${steps.join("; ")}; mv ${home}/out back; mkdir end`)
+          const steps = [`mv a ${home}/out`, `mv ${home}/else/unseen ${home}/out`, `rmdir ${home}/out/deep`]
+          yield* sandbox.commands.run(
+            `mkdir -p ${home}/else/unseen; cd ${root}; ${steps.join("; ")}; mv ${home}/out back; mkdir end`
+          )
           same(yield* until(`Created ${root}/end`), [
             `Removed ${root}/a`,
             `Created ${root}/back`,

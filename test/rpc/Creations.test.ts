@@ -2,7 +2,19 @@
  * Creations that are given up: at any moment and over every way, nothing is left.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Config, Context, Deferred, Effect, Exit, Fiber, Layer, Option, Random, type Scope } from "effect"
+import {
+  Config,
+  Context,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Option,
+  Random,
+  Scheduler,
+  type Scope
+} from "effect"
 import { SecureRandom } from "effect/crypto"
 import { SandboxesClient } from "../../src/client.ts"
 import { Connection } from "../../src/domain/Errors.ts"
@@ -46,9 +58,15 @@ const ways: ReadonlyArray<readonly [name: string, way: Effect.Effect<Way, unknow
   ["over HTTP", overConnection("http")]
 ]
 
-const moment = Effect.flatMap(Random.nextBetween(0, 6), (millis) =>
-  millis < 1 ? Effect.yieldNow : Effect.sleep(millis)
-)
+const moment = Effect.flatMap(Random.nextBetween(0, 12), (at) => {
+  const millis = at - 6
+  return millis > 0
+    ? Effect.sleep(millis)
+    : Effect.replicateEffect(Effect.yieldNow, at * 5, { discard: true })
+})
+
+/** What never waits would run to its end at once: it gives way every few steps instead, so that it can be met half-way. */
+const givingWay = Effect.provideService(Scheduler.MaxOpsBeforeYield, 20)
 
 /** Nothing is left a second later. */
 const nothingLeft = (witness: Sandboxes["Service"], what: string) =>
@@ -67,11 +85,14 @@ describe("a creation that is interrupted at a random moment leaves nothing", () 
           const { sandboxes, witness } = yield* way
           const times = yield* interrupts
           let interrupted = 0
+          let handedOut = 0
           for (let round = 0; round < times; round++) {
             const creating = yield* Effect.forkChild(sandboxes.createDetached())
-            const scoped = yield* Effect.forkChild(
-              Effect.scoped(Effect.andThen(sandboxes.create(), Effect.never))
-            )
+            const held = Effect.andThen(sandboxes.create(), () => {
+              handedOut++
+              return Effect.never
+            })
+            const scoped = yield* Effect.forkChild(givingWay(Effect.scoped(held)))
             yield* moment
             yield* Effect.all([Fiber.interrupt(creating), Fiber.interrupt(scoped)], { concurrency: 2 })
             const exit = yield* Fiber.await(creating)
@@ -79,6 +100,7 @@ describe("a creation that is interrupted at a random moment leaves nothing", () 
             else interrupted++
           }
           assert.isAbove(interrupted, 0)
+          assert.isBelow(handedOut, times)
           yield* nothingLeft(witness, `after ${interrupted} interrupts of createDetached`)
         }).pipe(Effect.scoped),
       600_000

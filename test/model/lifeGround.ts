@@ -84,7 +84,9 @@ const clear = Effect.fnUntraced(function* (base: string) {
   const instance = instanceIn(base)
   if (instance !== "") yield* sweep(base, instance)
   unlessGone(() => execFileSync("umount", ["-l", base], { stdio: "ignore" }))
-  rmdirSync(base)
+  // What was abandoned may be cleared by another test program at the same time.
+  unlessGone(() => rmdirSync(base))
+  if (existsSync(base)) return yield* Effect.die(new Error(`${base} stays`))
 })
 
 /** Clears what test programs left that were killed themselves. Their services ended with them. */

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -211,6 +212,9 @@ void sup_main(int ctl)
 	if (dup2(ctl, CTL) < 0 || syscall(SYS_close_range, CTL + 1, ~0u, 0) < 0)
 		_exit(1);
 	if (prctl(PR_SET_CHILD_SUBREAPER, 1) < 0 || prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+		_exit(1);
+	/* The agent may just have been given a better one from outside; it is not for programs. */
+	if (setpriority(PRIO_PROCESS, 0, 0) < 0)
 		_exit(1);
 	prctl(PR_SET_NAME, "fiberbox-exec");
 	for (;;) {

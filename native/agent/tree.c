@@ -12,6 +12,7 @@ static struct task {
 	bool over, ours;
 } tasks[MAX_TASKS]; /* pages are touched only as far as there are processes */
 static u32 count;
+static pid_t killed_group; /* the last one of this pass */
 
 /* What stands behind the name in a stat file, beginning with the state; NULL when there is none (any more). */
 static const char *stat_at(int dir, const char *path)
@@ -88,10 +89,21 @@ static struct task *find(pid_t pid)
 	return low < count && tasks[low].pid == pid ? &tasks[low] : NULL;
 }
 
+/* Kills a process group as a whole, at one moment: nobody in it who is about to fork will have forked. A program begins with a
+ * session of its own, so the groups of its descendants hold nothing else. */
+static void kill_group(pid_t group)
+{
+	if (group > 1 && group != getpgrp() && group != killed_group)
+		kill(-group, SIGKILL);
+	killed_group = group;
+}
+
 static u32 hit(struct task *t, int sig, pid_t group)
 {
 	if (t->over || (group && t->group != group))
 		return 0;
+	if (sig == SIGKILL)
+		kill_group(t->group);
 	return kill(t->pid, sig) == 0 || errno == EPERM;
 }
 
@@ -107,6 +119,7 @@ u32 tree_signal(pid_t root, int sig, pid_t group, bool (*spared)(pid_t))
 	static DIR *proc;
 	u32 found = 0;
 	count = 0;
+	killed_group = 0;
 	if (!root) /* a supervisor that is no more; 0 is also the parent of PID 1 */
 		return 0;
 	if (!proc && !(proc = fdopendir(fcntl(proc_dir, F_DUPFD_CLOEXEC, 0))))

@@ -99,6 +99,11 @@ export class Cgroups extends Context.Service<
     /** Whether a group stands still, or is about to. */
     readonly isFrozen: (group: string) => Effect.Effect<boolean, BackendFailed>
     readonly thaw: (group: string) => Effect.Effect<void, BackendFailed>
+    /**
+     * Lets a group that has used more processor time than it may run at once, as after a pause: what it owes is forgotten,
+     * and its limit stays. Hundreds of programs that fork overdraw it by seconds, and all that is in the group waits.
+     */
+    readonly forgiveCpu: (group: string) => Effect.Effect<void, BackendFailed>
     /** What a group uses; zeros for what is not counted here. */
     readonly usage: (group: string) => Effect.Effect<Usage, BackendFailed>
     /** How many processes of a group were killed for want of memory. */
@@ -198,6 +203,14 @@ const make = Effect.gen(function* () {
       : write("freezer", group, "cgroup.freeze", "0")
     ).pipe(Effect.mapError(fromPlatform("thaw a container")))
 
+  // The kernel begins a new period whenever the limit is written, also when it is the same.
+  const cpuLimit = version === 1 ? "cpu.cfs_quota_us" : "cpu.max"
+  const forgiveCpu = (group: string) =>
+    value("cpu", group, cpuLimit).pipe(
+      Effect.flatMap((limit) => (limit === "" ? Effect.void : write("cpu", group, cpuLimit, limit))),
+      Effect.mapError(fromPlatform("let a container run"))
+    )
+
   const usage = Effect.fnUntraced(
     function* (group: string): Effect.fn.Return<Usage, PlatformError> {
       const pids = Number(yield* value("pids", group, "pids.current"))
@@ -264,6 +277,7 @@ const make = Effect.gen(function* () {
     freeze,
     isFrozen,
     thaw,
+    forgiveCpu,
     usage,
     memoryKills,
     kill: (group) => until(killOnce(group), "drain"),

@@ -14,6 +14,7 @@ import {
   writeSync
 } from "node:fs"
 import { rmdir, statfs } from "node:fs/promises"
+import { constants as osConstants, setPriority } from "node:os"
 import { delimiter, join } from "node:path"
 import type { Readable } from "node:stream"
 import * as Effect from "effect/Effect"
@@ -34,6 +35,16 @@ export const killProcess = (pid: number): Effect.Effect<boolean> =>
       return true
     } catch {
       return false
+    }
+  })
+
+/** Lets a process come before the others of its control group, or no more, as far as this process may do that. */
+export const setUrgent = (pid: number, urgent: boolean): Effect.Effect<void> =>
+  Effect.sync(() => {
+    try {
+      setPriority(pid, urgent ? osConstants.priority.PRIORITY_HIGHEST : osConstants.priority.PRIORITY_NORMAL)
+    } catch {
+      // It has ended, or this process is not privileged.
     }
   })
 

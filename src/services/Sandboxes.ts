@@ -36,7 +36,7 @@ export type CreateOptions = typeof CreateRequest.Encoded
 interface Service {
   /** Creates a sandbox that is gone when the scope closes, or when this program dies. Interrupted at any moment it leaves nothing. */
   readonly create: (options?: CreateOptions) => Effect.Effect<Sandbox, LifecycleError, Scope.Scope>
-  /** Creates a sandbox that stays until it is killed or expires. Interrupted before it was handed out it leaves nothing. */
+  /** Creates a sandbox that stays until it is killed or expires. Interrupted before the service has answered it leaves nothing. */
   readonly createDetached: (options?: CreateOptions) => Effect.Effect<Sandbox, LifecycleError>
   /** The sandbox of this name; created (detached) when there is none. An existing one is not changed. */
   readonly getOrCreate: (

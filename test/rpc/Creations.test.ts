@@ -58,6 +58,7 @@ const ways: ReadonlyArray<readonly [name: string, way: Effect.Effect<Way, unknow
   ["over HTTP", overConnection("http")]
 ]
 
+/** Some turns of the event loop, for what ends within this process, or some milliseconds, for what crosses a connection. */
 const moment = Effect.flatMap(Random.nextBetween(0, 12), (at) => {
   const millis = at - 6
   return millis > 0

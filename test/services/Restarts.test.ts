@@ -4,7 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import type { RestartPolicy } from "../../src/domain/Sandbox.ts"
-import { history, inPlace, only, pass, refuseProvision } from "./shaky.ts"
+import { history, inPlace, only, type Place, pass, refuseProvision } from "./shaky.ts"
 
 const refuse = { _tag: "Refuse" } as const
 const policy = (maxRestarts: number, maxMillis = 60_000): RestartPolicy => ({
@@ -119,6 +119,54 @@ describe("a restart policy", () => {
         yield* pass(60_000, 1_000)
         assert.strictEqual((yield* sandboxes.get(sandbox.id)).status, "stopped")
         assert.strictEqual((yield* sandbox.start).status, "running")
+      })
+    )
+  )
+})
+
+describe("a restart that the service did not live to record", () => {
+  const unrecorded = (place: Place) =>
+    Effect.gen(function* () {
+      const { sandboxes } = yield* place.service
+      const sandbox = yield* sandboxes.createDetached()
+      yield* place.store.inject("save", refuse, {
+        times: Number.POSITIVE_INFINITY,
+        when: ({ status }) => status === "running"
+      })
+      const restarting = yield* Effect.forkChild(sandbox.restart)
+      yield* pass(5_000)
+      const { generation } = yield* Fiber.join(restarting)
+      assert.strictEqual(generation, 2)
+      yield* sandbox.process.start(["sleep", "1000"], { processId: "sleeper" })
+      yield* place.crash
+      yield* place.store.clear
+      return sandbox.id
+    })
+
+  it.effect("is taken over with what runs in its machine", () =>
+    inPlace((place) =>
+      Effect.gen(function* () {
+        const id = yield* unrecorded(place)
+        const { sandboxes } = yield* place.service
+        yield* pass(1_000)
+        const { status, generation } = yield* sandboxes.get(id)
+        assert.deepStrictEqual([status, generation], ["running", 2])
+        const sandbox = yield* sandboxes.connect(id)
+        assert.strictEqual((yield* sandbox.process.connect("sleeper")).processId, "sleeper")
+      })
+    )
+  )
+
+  it.effect("is another generation when that machine has ended since", () =>
+    inPlace((place) =>
+      Effect.gen(function* () {
+        const id = yield* unrecorded(place)
+        place.world.state.running(id)?.end({ reason: "the host was started again", outOfMemory: false })
+        yield* place.store.inject("save", refuse, { times: 3 })
+        const { sandboxes } = yield* place.service
+        yield* pass(10_000)
+        const { status, generation } = yield* sandboxes.get(id)
+        assert.deepStrictEqual([status, generation], ["running", 3])
       })
     )
   )

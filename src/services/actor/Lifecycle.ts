@@ -5,7 +5,18 @@
  * away leaves none half done, and whichever way one ends, it leaves a status that is
  * so. `kill` waits for nothing: it interrupts whatever transition is under way.
  */
-import { Cause, Clock, Effect, type Exit, Fiber, FiberHandle, FiberSet, Semaphore, Stream } from "effect"
+import {
+  Cause,
+  Clock,
+  Effect,
+  type Exit,
+  Fiber,
+  FiberHandle,
+  FiberSet,
+  Schedule,
+  Semaphore,
+  Stream
+} from "effect"
 import {
   BackendFailed,
   GenerationChanged,
@@ -68,6 +79,8 @@ type Ending = Effect.Effect<void, BackendFailed | Timeout>
 
 /** How often in a row the backend is asked to end a machine before that is put off. */
 const attempts = 3
+/** When something that must be recorded first is tried again. */
+const writeAgain = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("5 seconds")])
 /** How long a transition waits until what it noted is recorded, in milliseconds. */
 const recordMillis = 1_000
 
@@ -123,6 +136,10 @@ export const makeLifecycle = Effect.fnUntraced(function* (
     // A machine that was not ended yet is ended for the new one.
     yield* FiberHandle.clear(ender)
     yield* slot.fill(traced("Backend: provision")(Effect.suspend(() => backend.provision(request()))))
+    yield* begun
+  })
+
+  const begun = Effect.gen(function* () {
     yield* journal.note("running", { change: { startedAt: yield* Clock.currentTimeMillis } })
     yield* runStartCommand
   })
@@ -244,8 +261,10 @@ export const makeLifecycle = Effect.fnUntraced(function* (
       }
     })
 
+  const fillWithRunning = slot.fill(traced("Backend: adopt")(Effect.suspend(() => backend.adopt(request()))))
+
   const adopt = Effect.fnUntraced(function* (isPaused: boolean) {
-    yield* slot.fill(traced("Backend: adopt")(Effect.suspend(() => backend.adopt(request()))))
+    yield* fillWithRunning
     const machine = yield* present("adopt")
     if (isPaused) {
       // Its agent stands still too: what bounds its programs can be asked when it goes on.
@@ -330,12 +349,32 @@ export const makeLifecycle = Effect.fnUntraced(function* (
 
   // --- taking up a sandbox ---
 
+  /**
+   * Makes a machine, or takes over the one that a service before this one made and did not live to record, with its
+   * programs. One that has ended since is followed by another generation, as handles on those programs shall tell; a
+   * sandbox without any machine in its record is taken for a new one.
+   */
+  const goOn: Transition = Effect.gen(function* () {
+    if (journal.current().startedAt === undefined) return yield* Effect.andThen(provision, restored)
+    const isMissing = yield* Effect.as(fillWithRunning, false).pipe(
+      Effect.catchTag("NotFound", () => Effect.succeed(true))
+    )
+    if (isMissing) {
+      yield* Effect.retry(
+        Effect.suspend(() => journal.write({ generation: next() }, [])),
+        writeAgain
+      )
+      return yield* provision
+    }
+    yield* Effect.andThen(begun, restored)
+  })
+  const restored = Effect.flatMap(present("adopt"), bounds.restore)
+
   const takeUp = (status: Status): Transition => {
     switch (status) {
       case "provisioning":
       case "restarting":
-        // Its machine may have been made, and have programs, before that could be recorded.
-        return Effect.andThen(provision, Effect.flatMap(present("adopt"), bounds.restore))
+        return goOn
       case "running":
       case "paused":
       case "lost":

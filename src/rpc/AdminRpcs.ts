@@ -23,7 +23,15 @@ import { AdoptRequest, Remnant } from "../domain/Remains.ts"
 import { SandboxInfo } from "../domain/Sandbox.ts"
 import { Watched } from "./Watched.ts"
 
-const common = [Authentication, BackendFailed, Connection, InvalidArgument, NotFound, PolicyDenied] as const
+const common = [
+  Authentication,
+  BackendFailed,
+  Connection,
+  InvalidArgument,
+  NotFound,
+  PolicyDenied,
+  ResourceExhausted
+] as const
 
 /** How an operation on the service itself can fail. */
 export const AdminError = Schema.Union(common)

@@ -10,6 +10,7 @@ import { Context, Effect, Latch, Layer, Semaphore, Stream, SubscriptionRef } fro
 import type { AuditEntry } from "../domain/Audit.ts"
 import type { BackendFailed } from "../domain/Errors.ts"
 import { backoffMillis } from "./actor/backoff.ts"
+import type { WriteError } from "./SandboxStore.ts"
 
 /** Entries kept; older ones are dropped. */
 export const auditKept = 100_000
@@ -26,7 +27,7 @@ export class AuditStore extends Context.Service<
   AuditStore,
   {
     /** Adds entries, and drops the oldest beyond {@link auditKept}. Those it has come again when their first writing was not answered: they stay as they are. */
-    readonly append: (entries: ReadonlyArray<AuditEntry>) => Effect.Effect<void, BackendFailed>
+    readonly append: (entries: ReadonlyArray<AuditEntry>) => Effect.Effect<void, WriteError>
     /** The entries after a number, in order, at most `limit`. */
     readonly read: (after: number, limit: number) => Effect.Effect<ReadonlyArray<AuditEntry>, BackendFailed>
     /** The number of the newest entry; 0 when there is none. */
@@ -44,9 +45,9 @@ export class Audit extends Context.Service<
     readonly follow: (options?: {
       readonly after?: number | undefined
       readonly once?: boolean | undefined
-    }) => Stream.Stream<AuditEntry, BackendFailed>
+    }) => Stream.Stream<AuditEntry, WriteError>
     /** Writes what waits. */
-    readonly flush: Effect.Effect<void, BackendFailed>
+    readonly flush: Effect.Effect<void, WriteError>
   }
 >()("fiberbox/services/Audit") {
   /** The audit in whatever store is provided. */
@@ -87,7 +88,7 @@ const make = Effect.gen(function* () {
   const writing = yield* Semaphore.make(1)
   const flush = Effect.uninterruptible(writing.withPermit(write))
 
-  const tell = (error: BackendFailed) =>
+  const tell = (error: WriteError) =>
     Effect.suspend(() => {
       arrived.openUnsafe()
       return ++failures > 1
@@ -105,7 +106,7 @@ const make = Effect.gen(function* () {
     Effect.catch(flush, ({ message }) => Effect.logError(`the end of the audit is lost: ${message}`))
   )
 
-  const read = (after: number, once: boolean): Stream.Stream<AuditEntry, BackendFailed> =>
+  const read = (after: number, once: boolean): Stream.Stream<AuditEntry, WriteError> =>
     Stream.suspend(() => {
       let last = after
       const stored: Stream.Stream<AuditEntry, BackendFailed> = Stream.unwrap(

@@ -7,6 +7,7 @@ import { Digest, Mac, SecureRandom } from "effect/crypto"
 import { KeyId, KeyInfo, type MintedKey, type MintRequest } from "../domain/Access.ts"
 import { type BackendFailed, NotFound } from "../domain/Errors.ts"
 import { base32 } from "../domain/Ids.ts"
+import type { WriteError } from "./SandboxStore.ts"
 
 /** A key as it is kept. */
 export const KeyRecord = Schema.Struct({
@@ -20,14 +21,14 @@ export type KeyRecord = typeof KeyRecord.Type
 export class KeyStore extends Context.Service<
   KeyStore,
   {
-    readonly insert: (key: KeyRecord) => Effect.Effect<void, BackendFailed>
+    readonly insert: (key: KeyRecord) => Effect.Effect<void, WriteError>
     readonly get: (id: KeyId) => Effect.Effect<KeyRecord | undefined, BackendFailed>
     /** All of them, in order of creation. */
     readonly list: Effect.Effect<ReadonlyArray<KeyRecord>, BackendFailed>
     /** Removes a key; tells whether there was one. */
-    readonly remove: (id: KeyId) => Effect.Effect<boolean, BackendFailed>
+    readonly remove: (id: KeyId) => Effect.Effect<boolean, WriteError>
     /** Notes that a key was used. An unknown one is no error. */
-    readonly touch: (id: KeyId, at: number) => Effect.Effect<void, BackendFailed>
+    readonly touch: (id: KeyId, at: number) => Effect.Effect<void, WriteError>
   }
 >()("fiberbox/services/KeyStore") {}
 
@@ -36,11 +37,11 @@ export class Keys extends Context.Service<
   Keys,
   {
     /** Makes a key and tells its token. */
-    readonly mint: (request: MintRequest) => Effect.Effect<MintedKey, BackendFailed>
+    readonly mint: (request: MintRequest) => Effect.Effect<MintedKey, WriteError>
     /** What there is, in order of creation; expired ones until they are revoked. */
     readonly list: Effect.Effect<ReadonlyArray<KeyInfo>, BackendFailed>
     /** Ends a key at once. */
-    readonly revoke: (id: KeyId) => Effect.Effect<void, NotFound | BackendFailed>
+    readonly revoke: (id: KeyId) => Effect.Effect<void, NotFound | WriteError>
     /** The key a token is, unless it is none, was revoked or has expired. Notes its use. */
     readonly verify: (token: string) => Effect.Effect<KeyInfo | undefined, BackendFailed>
     /** How often keys were revoked: whoever remembers a verification forgets it when this changes. */
@@ -109,8 +110,13 @@ const make = Effect.gen(function* () {
     verify,
     list: Effect.map(store.list, (keys) => keys.map(infoOf)),
     revoke: Effect.fnUntraced(function* (id) {
-      const removed = yield* store.remove(id)
-      revocations++
+      // Also when it failed: it may have been removed all the same.
+      const removed = yield* Effect.ensuring(
+        store.remove(id),
+        Effect.sync(() => {
+          revocations++
+        })
+      )
       if (!removed) return yield* new NotFound({ kind: "key", id })
     }),
     revocations: () => revocations

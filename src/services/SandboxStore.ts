@@ -60,6 +60,9 @@ export interface Known {
   readonly killedAt: Timestamp | undefined
 }
 
+/** How a change in the store fails: `ResourceExhausted` of the resource `store` when its disk is full. */
+export type WriteError = BackendFailed | ResourceExhausted
+
 /**
  * The store. A failing disk is `BackendFailed`, and so is one that does not answer in time: every operation
  * ends within some seconds. A record that cannot be read is its sandbox's trouble only: it comes as a stand-in
@@ -109,7 +112,7 @@ export class SandboxStore extends Context.Service<
     readonly save: (
       record: SandboxRecord,
       events: ReadonlyArray<EventBody>
-    ) => Effect.Effect<ReadonlyArray<SandboxEvent>, BackendFailed>
+    ) => Effect.Effect<ReadonlyArray<SandboxEvent>, WriteError>
     /** The kept events after a sequence number, in order, at most `limit`. */
     readonly events: (
       id: SandboxId,
@@ -123,6 +126,6 @@ export class SandboxStore extends Context.Service<
     readonly purge: (
       killedBefore: Timestamp,
       except?: ReadonlyArray<SandboxId>
-    ) => Effect.Effect<number, BackendFailed>
+    ) => Effect.Effect<number, WriteError>
   }
 >()("fiberbox/services/SandboxStore") {}

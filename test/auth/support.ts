@@ -13,18 +13,13 @@ export const secret = "0123456789abcdef0123456789abcdef"
 export const audience = "fiberbox-test"
 export const localToken = `fbt_${"a".repeat(52)}`
 
-/** An authenticator that takes keys, tokens of the test's secret and audience, and the local token. */
-export const authenticator = (options: TokenAuthenticator.TokenOptions = {}) =>
+/** An authenticator that takes keys of a store, tokens of the test's secret and audience, and the local token. */
+export const authenticator = (options: TokenAuthenticator.TokenOptions = {}, keys = MemoryKeyStore.layer) =>
   TokenAuthenticator.layer({
     jwt: { secret: Redacted.make(secret), audience },
     localToken: Redacted.make(localToken),
     ...options
-  }).pipe(
-    Layer.provideMerge(Keys.layer),
-    Layer.provideMerge(MemoryKeyStore.layer),
-    Layer.provideMerge(ids),
-    Layer.fresh
-  )
+  }).pipe(Layer.provideMerge(Keys.layer), Layer.provideMerge(keys), Layer.provideMerge(ids), Layer.fresh)
 
 const encode = (value: unknown) => Buffer.from(JSON.stringify(value)).toString("base64url")
 

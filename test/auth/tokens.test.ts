@@ -30,6 +30,19 @@ const mint = (ttlMillis?: number) =>
     })
   )
 
+/** A store of keys that removes them, and does not live to say so. */
+const withoutAnswers = Layer.effect(
+  KeyStore,
+  Effect.map(KeyStore, (store) => ({
+    ...store,
+    remove: (id) =>
+      Effect.andThen(
+        store.remove(id),
+        new BackendFailed({ backend: "store", operation: "remove a key", reason: "late", outcome: "unknown" })
+      )
+  }))
+).pipe(Layer.provide(MemoryKeyStore.layer))
+
 describe("a JSON web token", () => {
   const promise = (name: string, body: Effect.Effect<void, unknown, Authenticator>) =>
     it.effect(name, () => Effect.provide(body, authenticator()))
@@ -194,6 +207,16 @@ describe("an API key", () => {
       const again = yield* Effect.flip(Keys.use((keys) => keys.revoke(info.id)))
       assert.deepInclude(again, { _tag: "NotFound", kind: "key" })
     })
+  )
+
+  it.effect("is refused once it was revoked, though nobody was told that it was", () =>
+    Effect.gen(function* () {
+      const { info, token } = yield* mint()
+      yield* authenticate(Redacted.value(token))
+      const error = yield* Effect.flip(Keys.use((keys) => keys.revoke(info.id)))
+      assert.deepInclude(error, { _tag: "BackendFailed", outcome: "unknown" })
+      yield* refused(Redacted.value(token))
+    }).pipe(Effect.provide(authenticator({}, withoutAnswers)))
   )
 
   promise(

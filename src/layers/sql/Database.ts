@@ -5,12 +5,13 @@
 import { Context, Effect, Fiber, Layer, Path, Schema } from "effect"
 import { Reactivity } from "effect/reactivity"
 import { Migrator, SqlClient, SqlError } from "effect/sql"
-import { BackendFailed, InvalidArgument } from "../../domain/Errors.ts"
+import { BackendFailed, InvalidArgument, ResourceExhausted } from "../../domain/Errors.ts"
 import { StoreProbe } from "../../services/Health.ts"
 import { Instance } from "../../services/Instance.ts"
+import type { WriteError } from "../../services/SandboxStore.ts"
 import { migrations, newest } from "./migrations.ts"
 import * as SqliteClient from "./SqliteClient.ts"
-import { isDamage } from "./SqliteErrors.ts"
+import { isDamage, isDiskFull } from "./SqliteErrors.ts"
 
 /** A failure of the store in an operation of it; nothing was changed. */
 export const failed =
@@ -26,32 +27,45 @@ export const storeMillis = 5_000
 /** How long another process may hold the database before a statement gives up. Well below {@link storeMillis}, so that a reason is known. */
 const busyTimeout = "2 seconds"
 
-/** Errors of the database, and rows that are not what they should be, become `BackendFailed`. */
-const translated =
+/** A failure of a change, which a full disk may refuse. */
+const refused =
   (operation: string) =>
+  (error: Broken): WriteError =>
+    SqlError.isSqlError(error) && isDiskFull(error)
+      ? new ResourceExhausted({
+          resource: "store",
+          reason: `could not ${operation}: the disk of store.db is full`
+        })
+      : failed(operation)(error)
+
+/** Errors of the database, and rows that are not what they should be, become those of the contract. */
+const translated =
+  <Failed>(failed: (error: Broken) => Failed) =>
   <A, E, R>(self: Effect.Effect<A, E, R>) =>
     Effect.catchIf(
       self,
       (error): error is Extract<E, Broken> => SqlError.isSqlError(error) || Schema.isSchemaError(error),
-      (error) => Effect.fail(failed(operation)(error))
+      (error) => Effect.fail(failed(error))
     )
 
-/** What is to be said of an operation, and done about it, when its caller does not wait any longer. */
-interface GivenUp {
+/** What is to be said of an operation that fails, and of one whose caller does not wait any longer, and done about that. */
+interface Bounds<Failed> {
+  readonly failed: (error: Broken) => Failed
+  /** Whether it has happened, if it is given up now. */
   readonly outcome: () => BackendFailed["outcome"]
   /** Done once an operation of unknown outcome has ended all the same. */
   readonly undo: Effect.Effect<unknown, Broken>
 }
 
 /**
- * An operation of the store as its callers know it: what breaks is `BackendFailed`, and it ends within
+ * An operation of the store as its callers know it: it fails as they know it, and ends within
  * {@link storeMillis}. What a caller does not wait for any more goes on by itself, before whatever is asked next.
  */
 const bounded =
-  (operation: string, { outcome, undo }: GivenUp) =>
+  <Failed>(operation: string, { failed, outcome, undo }: Bounds<Failed>) =>
   <A, E, R>(self: Effect.Effect<A, E, R>) =>
     Effect.gen(function* () {
-      const fiber = yield* Effect.forkDetach(translated(operation)(self), { startImmediately: true })
+      const fiber = yield* Effect.forkDetach(translated(failed)(self), { startImmediately: true })
       const done = fiber.pollUnsafe()
       if (done !== undefined) return yield* done
       const leave = Effect.sync(() => fiber.interruptUnsafe())
@@ -77,14 +91,14 @@ const bounded =
 
 /** An operation that changes nothing. See {@link bounded}. */
 export const reading = (operation: string) =>
-  bounded(operation, { outcome: () => "not-started", undo: Effect.void })
+  bounded(operation, { failed: failed(operation), outcome: () => "not-started", undo: Effect.void })
 
 /**
  * An operation that changes something, in one transaction. What is given up before the last word of the transaction has
  * no effect; after it the outcome is `unknown`, and `undo` is done when it has ended. See {@link bounded}.
  */
 export const writing =
-  (sql: SqlClient.SqlClient, operation: string, undo: GivenUp["undo"] = Effect.void) =>
+  (sql: SqlClient.SqlClient, operation: string, undo: Bounds<never>["undo"] = Effect.void) =>
   <A, E, R>(self: Effect.Effect<A, E, R>) =>
     Effect.suspend(() => {
       let isCommitting = false
@@ -95,7 +109,11 @@ export const writing =
           })
         ),
         sql.withTransaction,
-        bounded(operation, { outcome: () => (isCommitting ? "unknown" : "not-started"), undo })
+        bounded(operation, {
+          failed: refused(operation),
+          outcome: () => (isCommitting ? "unknown" : "not-started"),
+          undo
+        })
       )
     })
 

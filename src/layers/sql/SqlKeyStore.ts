@@ -28,7 +28,11 @@ const make = (sql: SqlClient.SqlClient): KeyStore["Service"] => {
       Effect.flatMap(encodeKey(key), (record) => {
         const row = { id: key.id, created_at: key.createdAt, record, last_used_at: key.lastUsedAt }
         return sql`INSERT INTO keys ${sql.insert(row)}`
-      }).pipe(writing(sql, "insert a key"), Effect.asVoid),
+      }).pipe(
+        // Nobody has its token who is told that it was not made.
+        writing(sql, "insert a key", sql`DELETE FROM keys WHERE id = ${key.id}`),
+        Effect.asVoid
+      ),
     get: (id) =>
       keys(sql`id = ${id}`).pipe(
         Effect.map((found) => found[0]),

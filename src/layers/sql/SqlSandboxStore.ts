@@ -121,11 +121,18 @@ const make = (sql: SqlClient.SqlClient): SandboxStore["Service"] => {
 
   const byKey = (owner: Owner, key: IdempotencyKey) => one(sql`owner = ${owner} AND idempotency_key = ${key}`)
 
+  /** Creations under way, and those that were given up and are not taken back yet: whether somebody has asked for the sandbox again. */
+  const beginnings = new Map<SandboxId, { isWanted: boolean }>()
+
   const create = Effect.fnUntraced(function* (record: SandboxRecord, admission?: Admission) {
     const { idempotencyKey: key, owner, slug } = record
     const before = key === undefined ? undefined : yield* byKey(owner, key)
     if (before !== undefined) {
-      if (before.requestDigest === record.requestDigest) return { record: before, existed: true }
+      if (before.requestDigest === record.requestDigest) {
+        const beginning = beginnings.get(before.id)
+        if (beginning !== undefined) beginning.isWanted = true
+        return { record: before, existed: true }
+      }
       return yield* new Conflict({
         kind: "idempotency-key",
         id: before.id,
@@ -203,11 +210,23 @@ const make = (sql: SqlClient.SqlClient): SandboxStore["Service"] => {
   })
 
   return {
-    create: (record, admission) =>
-      // Whoever is told that it was not created will not look after it.
-      create(record, admission).pipe(
-        writing(sql, "create", sql`DELETE FROM sandboxes WHERE id = ${record.id}`)
-      ),
+    create: (record, admission) => {
+      const beginning = { isWanted: false }
+      beginnings.set(record.id, beginning)
+      const forget = Effect.sync(() => beginnings.delete(record.id))
+      // Whoever is told that it was not created will not look after it. In a transaction, so that no other creation is half-way.
+      const undo = sql.withTransaction(
+        Effect.suspend(() =>
+          beginning.isWanted ? Effect.void : Effect.asVoid(sql`DELETE FROM sandboxes WHERE id = ${record.id}`)
+        )
+      )
+      return create(record, admission).pipe(
+        writing(sql, "create", Effect.ensuring(undo, forget)),
+        Effect.tapError((error) => (error.outcome === "unknown" ? Effect.void : forget)),
+        Effect.tap(forget),
+        Effect.onInterrupt(() => forget)
+      )
+    },
     save: (record, bodies) => save(record, bodies).pipe(writing(sql, "save")),
     get: (id) => one(sql`id = ${id}`).pipe(reading("get")),
     byKey: (owner, key) => byKey(owner, key).pipe(reading("find by key")),

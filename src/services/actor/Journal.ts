@@ -9,7 +9,7 @@ import { Clock, Effect, Exit, Fiber, Semaphore, Stream, SubscriptionRef } from "
 import type { BackendFailed } from "../../domain/Errors.ts"
 import type { EventBody, SandboxEvent } from "../../domain/Event.ts"
 import { canBecome, type Status } from "../../domain/Status.ts"
-import { type SandboxRecord, SandboxStore } from "../SandboxStore.ts"
+import { type SandboxRecord, SandboxStore, type WriteError } from "../SandboxStore.ts"
 import { backoffMillis } from "./backoff.ts"
 
 /** Parts of a record that may change. */
@@ -29,16 +29,16 @@ export interface Become {
 export interface Journal {
   /** The record as it stands. */
   readonly current: () => SandboxRecord
-  /** Writes a change and its events; what fails has changed nothing. */
-  readonly write: (change: Change, events: ReadonlyArray<EventBody>) => Effect.Effect<void, BackendFailed>
-  /** Writes a change of status, with its event; what fails has changed nothing. One that the table does not allow is a defect of ours. */
-  readonly become: (status: Status, options?: Become) => Effect.Effect<void, BackendFailed>
+  /** Writes a change and its events; what fails has changed nothing here, nor in the store unless the outcome is unknown: the next write says it anew. */
+  readonly write: (change: Change, events: ReadonlyArray<EventBody>) => Effect.Effect<void, WriteError>
+  /** Writes a change of status, with its event; a failure is as with {@link write}. One that the table does not allow is a defect of ours. */
+  readonly become: (status: Status, options?: Become) => Effect.Effect<void, WriteError>
   /** Takes note of a status that the sandbox is in, whether that can be written now or not. */
   readonly note: (status: Status, options?: Become) => Effect.Effect<void>
   /** Takes note of events. */
   readonly noteEvents: (events: ReadonlyArray<EventBody>) => Effect.Effect<void>
   /** Tries now to write what was noted, if it is not written yet. */
-  readonly recorded: Effect.Effect<void, BackendFailed>
+  readonly recorded: Effect.Effect<void, WriteError>
   /** The record now, and again after every change. */
   readonly changes: Stream.Stream<SandboxRecord>
   /** Events after a sequence number, and those to come unless `once`. Ends after the sandbox was killed. */

@@ -6,8 +6,9 @@ import { SecureRandom } from "effect/crypto"
 import { ChildProcess } from "effect/process"
 import { Migrator, SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
+import { KeyId } from "../../../src/domain/Access.ts"
 import { PolicyDenied } from "../../../src/domain/Errors.ts"
-import { IdempotencyKey } from "../../../src/domain/Ids.ts"
+import { IdempotencyKey, Owner } from "../../../src/domain/Ids.ts"
 import { resolveSpec } from "../../../src/domain/Sandbox.ts"
 import { Status } from "../../../src/domain/Status.ts"
 import * as DirectoryInstance from "../../../src/layers/instance/DirectoryInstance.ts"
@@ -15,8 +16,10 @@ import * as MemorySandboxStore from "../../../src/layers/memory/MemorySandboxSto
 import * as Database from "../../../src/layers/sql/Database.ts"
 import { migrations } from "../../../src/layers/sql/migrations.ts"
 import * as SqliteClient from "../../../src/layers/sql/SqliteClient.ts"
+import * as SqlKeyStore from "../../../src/layers/sql/SqlKeyStore.ts"
 import * as SqlSandboxStore from "../../../src/layers/sql/SqlSandboxStore.ts"
 import { StoreProbe } from "../../../src/services/Health.ts"
+import { KeyStore } from "../../../src/services/Keys.ts"
 import { SandboxStore } from "../../../src/services/SandboxStore.ts"
 import { alice, bob, idOf, recordOf, sandboxStoreSuite, withoutUndefined } from "../sandboxStoreSuite.ts"
 
@@ -79,22 +82,24 @@ describe("sqlite", () => {
     }).pipe(Effect.provide(NodeServices.layer))
   )
 
-  it.effect("changes nothing when the disk is full, and says that it did not", () =>
-    Effect.gen(function* () {
-      const sql = yield* SqlClient.SqlClient
-      const store = yield* SandboxStore
-      yield* store.create(recordOf(0))
-      const [{ page_count: pages }] = yield* Effect.flatMap(
-        sql`PRAGMA page_count`,
-        Schema.decodeUnknownEffect(Schema.Tuple([Schema.Struct({ page_count: Schema.Int })]))
-      )
-      yield* sql.unsafe(`PRAGMA max_page_count = ${pages}`)
-      const large = recordOf(0, { spec: resolveSpec({ env: { A: "x".repeat(100_000) } }), restarts: 1 })
-      const error = yield* Effect.flip(store.save(large, [{ _tag: "Updated" }]))
-      assert.deepInclude(error, { _tag: "BackendFailed", operation: "save", outcome: "not-started" })
-      assert.strictEqual((yield* store.get(idOf(0)))?.restarts, 0)
-      assert.strictEqual((yield* store.events(idOf(0), 0, 10)).length, 1)
-    }).pipe(Effect.provide(Layer.provideMerge(layer, client)))
+  it.effect(
+    "changes nothing when the disk is full, and says that it did not and of what there is no more",
+    () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const store = yield* SandboxStore
+        yield* store.create(recordOf(0))
+        const [{ page_count: pages }] = yield* Effect.flatMap(
+          sql`PRAGMA page_count`,
+          Schema.decodeUnknownEffect(Schema.Tuple([Schema.Struct({ page_count: Schema.Int })]))
+        )
+        yield* sql.unsafe(`PRAGMA max_page_count = ${pages}`)
+        const large = recordOf(0, { spec: resolveSpec({ env: { A: "x".repeat(100_000) } }), restarts: 1 })
+        const error = yield* Effect.flip(store.save(large, [{ _tag: "Updated" }]))
+        assert.deepInclude(error, { _tag: "ResourceExhausted", resource: "store", outcome: "not-started" })
+        assert.strictEqual((yield* store.get(idOf(0)))?.restarts, 0)
+        assert.strictEqual((yield* store.events(idOf(0), 0, 10)).length, 1)
+      }).pipe(Effect.provide(Layer.provideMerge(layer, client)))
   )
 
   it.effect("gives a failed stand-in for a record that cannot be read, which can only be killed", () =>
@@ -294,28 +299,80 @@ describe("a store that does not answer", () => {
     }).pipe(Effect.provide(Layer.provideMerge(layer, client)))
   )
 
+  /** A store whose commits are answered only while `disk` is open. */
+  const slowStore = Effect.gen(function* () {
+    const sql = yield* SqlClient.SqlClient
+    const disk = yield* Latch.make(true)
+    const slow = new Proxy(sql, {
+      get: (target, name) =>
+        name === "withTransaction"
+          ? <A, E, R>(self: Effect.Effect<A, E, R>) =>
+              Effect.uninterruptible(Effect.tap(sql.withTransaction(self), disk.await))
+          : Reflect.get(target, name)
+    })
+    const parts = yield* Layer.build(
+      Layer.provide(
+        Layer.merge(SqlSandboxStore.layer, SqlKeyStore.layer),
+        Layer.succeed(SqlClient.SqlClient, slow)
+      )
+    )
+    return { disk, store: Context.get(parts, SandboxStore), keys: Context.get(parts, KeyStore) }
+  })
+  const givenUp = <A, E extends { readonly outcome: string }>(change: Effect.Effect<A, E>) =>
+    Effect.gen(function* () {
+      const changing = yield* Effect.forkChild(Effect.flip(change), { startImmediately: true })
+      yield* Effect.yieldNow
+      yield* TestClock.adjust(5_000)
+      assert.strictEqual((yield* Fiber.join(changing)).outcome, "unknown")
+    })
+
   it.effect("in the last step of a creation does not keep what nobody knows of", () =>
     Effect.gen(function* () {
-      const sql = yield* SqlClient.SqlClient
-      const disk = yield* Latch.make(true)
-      const slow = new Proxy(sql, {
-        get: (target, name) =>
-          name === "withTransaction"
-            ? <A, E, R>(self: Effect.Effect<A, E, R>) =>
-                Effect.uninterruptible(Effect.tap(sql.withTransaction(self), disk.await))
-            : Reflect.get(target, name)
-      })
-      const store = Context.get(
-        yield* Layer.build(Layer.provide(SqlSandboxStore.layer, Layer.succeed(SqlClient.SqlClient, slow))),
-        SandboxStore
-      )
+      const { disk, store } = yield* slowStore
       yield* disk.close
-      const creating = yield* Effect.forkChild(Effect.flip(store.create(recordOf(0))))
-      yield* TestClock.adjust(5_000)
-      assert.deepInclude(yield* Fiber.join(creating), { _tag: "BackendFailed", outcome: "unknown" })
+      yield* givenUp(store.create(recordOf(0)))
       yield* disk.open
       yield* Effect.yieldNow
       assert.deepStrictEqual(yield* store.alive, [])
+    }).pipe(Effect.scoped, Effect.provide(client))
+  )
+
+  it.effect("in the last step of a creation keeps what was asked for again meanwhile", () =>
+    Effect.gen(function* () {
+      const { disk, store } = yield* slowStore
+      const record = recordOf(0, { idempotencyKey: IdempotencyKey.make("again"), requestDigest: "same" })
+      yield* disk.close
+      yield* givenUp(store.create(record))
+      const again = yield* Effect.forkChild(store.create({ ...record, id: idOf(1) }), {
+        startImmediately: true
+      })
+      yield* disk.open
+      const { existed, record: kept } = yield* Fiber.join(again)
+      assert.deepStrictEqual([existed, kept.id], [true, idOf(0)])
+      yield* Effect.yieldNow
+      assert.deepStrictEqual(
+        (yield* store.alive).map(({ id }) => id),
+        [idOf(0)]
+      )
+    }).pipe(Effect.scoped, Effect.provide(client))
+  )
+
+  it.effect("in the last step of making a key keeps none whose token nobody has", () =>
+    Effect.gen(function* () {
+      const { disk, keys } = yield* slowStore
+      const key = {
+        id: KeyId.make("aaaaaaaaaa"),
+        owner: Owner.make("alice"),
+        scope: "read",
+        label: "",
+        createdAt: 0,
+        hash: "0".repeat(64)
+      } as const
+      yield* disk.close
+      yield* givenUp(keys.insert(key))
+      yield* disk.open
+      yield* Effect.yieldNow
+      assert.deepStrictEqual(yield* keys.list, [])
     }).pipe(Effect.scoped, Effect.provide(client))
   )
 })

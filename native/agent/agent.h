@@ -222,7 +222,7 @@ void proc_kill_all(void);
 bool proc_evict(void); /* forget the oldest finished process */
 struct proc *proc_find(const char *id);
 
-/* tree.c: descendants; how many live ones of a group, or of any, were found */
+/* tree.c: descendants; how many live ones of a group, or of any, were found. Not 0 either when it could not be looked everywhere. */
 u32 tree_signal(pid_t root, int sig, pid_t group, bool (*spared)(pid_t));
 
 /* Files: requests on single paths are in files.c, on trees in walk.c, writing in upload.c. They are performed as the user the

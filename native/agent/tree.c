@@ -13,14 +13,17 @@ static struct task {
 } tasks[MAX_TASKS]; /* pages are touched only as far as there are processes */
 static u32 count;
 static pid_t killed_group; /* the last one of this pass */
+static bool blind; /* something could not be looked at in this pass: root in the sandbox may leave us without descriptors */
 
-/* What stands behind the name in a stat file, beginning with the state; NULL when there is none (any more). */
+/* What stands behind the name in a stat file, beginning with the state; NULL when there is none (any more), or it cannot be read. */
 static const char *stat_at(int dir, const char *path)
 {
 	static char text[512];
 	int fd = openat(dir, path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
+	if (fd < 0) {
+		blind |= errno != ENOENT && errno != ESRCH;
 		return NULL;
+	}
 	ssize_t got = read(fd, text, sizeof text - 1);
 	close(fd);
 	if (got <= 0)
@@ -120,10 +123,11 @@ u32 tree_signal(pid_t root, int sig, pid_t group, bool (*spared)(pid_t))
 	u32 found = 0;
 	count = 0;
 	killed_group = 0;
+	blind = false;
 	if (!root) /* a supervisor that is no more; 0 is also the parent of PID 1 */
 		return 0;
 	if (!proc && !(proc = fdopendir(fcntl(proc_dir, F_DUPFD_CLOEXEC, 0))))
-		return 0;
+		return 1; /* as when we are blind */
 	rewinddir(proc);
 	for (struct dirent *d; (d = readdir(proc)) && count < MAX_TASKS;) {
 		struct task t = {.pid = (pid_t)strtol(d->d_name, NULL, 10)}; /* 0: no process */
@@ -146,5 +150,5 @@ u32 tree_signal(pid_t root, int sig, pid_t group, bool (*spared)(pid_t))
 			found += hit(t, sig, group);
 		}
 	}
-	return found;
+	return found + blind;
 }

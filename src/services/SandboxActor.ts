@@ -118,7 +118,7 @@ const make = Effect.gen(function* () {
   const endings: Endings = yield* makeEndings({
     cancel: (start, cause) =>
       tend("end a program", (machine) => inTime(machine.processes.cancel(start, cause))),
-    unanswered: ({ millis }) => lifecycle.unanswered(millis),
+    unanswered: ({ millis }, isLast) => lifecycle.unanswered(millis, isLast),
     ended: ({ processId }, cause) =>
       cause === "limit" ? journal.noteEvents([{ _tag: "ProcessTimedOut", processId }]) : Effect.void,
     running

@@ -373,4 +373,15 @@ describe("a machine that does not answer", () => {
         assert.deepStrictEqual(yield* deaths(client, sandboxId), [])
       }).pipe(Effect.scoped)
   )
+
+  it.effect("or answers, and cannot end a program at the fourth attempt either, is ended with it", () =>
+    Effect.gen(function* () {
+      const { client, faults, sandboxId } = yield* place
+      yield* client.StartProcess({ sandboxId, process: sleeper("p", { timeoutMillis: 4000 }) })
+      yield* faults.inject("cancel", { _tag: "Hang" }, { times: Number.POSITIVE_INFINITY })
+      yield* TestClock.adjust("5 minutes")
+      assert.deepStrictEqual(yield* deaths(client, sandboxId), ["the machine could not end a program"])
+      assert.strictEqual((yield* client.GetInfo({ sandboxId })).status, "failed")
+    }).pipe(Effect.scoped)
+  )
 })

@@ -4,7 +4,7 @@
  *
  * Each is a debt, paid when the machine says that nothing of the start is left
  * and nothing will come. A machine that is paused or cut off puts it off; until
- * then the start is refused here. One that does not answer is ended.
+ * then the start is refused here. One that does not answer, or cannot end a program, is ended.
  */
 import { Deferred, Effect, Exit, FiberSet, Schedule } from "effect"
 import { ResourceExhausted, type Timeout } from "../../domain/Errors.ts"
@@ -26,8 +26,8 @@ export interface Endings {
 /** What ends need of the sandbox. */
 export interface EndingOptions {
   readonly cancel: (start: Start, cause: EndCause) => Effect.Effect<Ended, MachineOperationError>
-  /** Sees to a machine that has not answered; tells whether it has ended. */
-  readonly unanswered: (timeout: Timeout) => Effect.Effect<boolean>
+  /** Sees to a machine that has not ended a program in time, or not at the last attempt; tells whether it has ended. */
+  readonly unanswered: (timeout: Timeout, isLast: boolean) => Effect.Effect<boolean>
   /** Told of each end that met something. */
   readonly ended: (start: Start, cause: EndCause) => Effect.Effect<void>
   /** Waits until the sandbox runs, or never will again. */
@@ -36,6 +36,9 @@ export interface EndingOptions {
 
 /** Ends that are due at one time. */
 const maxDue = 1024
+
+/** How often a machine that answers may fail to end a program in the time there is for that. */
+const maxTimeouts = 4
 
 /** When an end is tried again. */
 const backoff = Schedule.min([Schedule.exponential("10 millis"), Schedule.spaced("5 seconds")])
@@ -55,13 +58,14 @@ export const makeEndings = Effect.fnUntraced(function* ({
   const fork = yield* FiberSet.makeRuntime<never, void>()
   const due = new Map<string, Deferred.Deferred<void, MachineOperationError>>()
 
-  const pay = (start: Start, cause: EndCause, first: Deferred.Deferred<void, MachineOperationError>) =>
-    cancel(start, cause).pipe(
+  const pay = (start: Start, cause: EndCause, first: Deferred.Deferred<void, MachineOperationError>) => {
+    let timeouts = 0
+    return cancel(start, cause).pipe(
       Effect.tap((met) => (met === "nothing" ? Effect.void : ended(start, cause))),
       Effect.asVoid,
       Effect.tapErrorTag("Timeout", (timeout) =>
         // With the machine all that ran in it has ended. What may still come is refused by the next one.
-        Effect.map(unanswered(timeout), (isOver) => {
+        Effect.map(unanswered(timeout, ++timeouts >= maxTimeouts), (isOver) => {
           if (isOver) Deferred.doneUnsafe(first, Exit.void)
         })
       ),
@@ -82,6 +86,7 @@ export const makeEndings = Effect.fnUntraced(function* ({
         })
       )
     )
+  }
 
   const endings: Endings = {
     end: (start, cause) =>

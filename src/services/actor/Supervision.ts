@@ -41,10 +41,10 @@ export interface Supervision {
   readonly died: (machine: Machine, exit: MachineExit) => Effect.Effect<void>
   /**
    * The running machine did not answer something, with which so many milliseconds were spent. It is looked at, and when it
-   * answers nothing at all it is of no use to anybody: it is ended from outside, and the policy acts. Tells whether the
-   * machine has ended; one that stands still because it is paused has not.
+   * answers nothing at all, or `cannotEnd` a program, it is of no use to anybody: it is ended from outside, and the policy
+   * acts. Tells whether the machine has ended; one that stands still because it is paused has not.
    */
-  readonly unanswered: (millis: number) => Effect.Effect<boolean>
+  readonly unanswered: (millis: number, cannotEnd?: boolean) => Effect.Effect<boolean>
   /** Notes that the sandbox has failed, and when its policy, if it may, starts it again. */
   readonly failed: (reason: string, options: Failure) => Effect.Effect<void>
   /** Adopts the machine. One that ended has failed; one that cannot be reached is lost, and ended when that does not pass. `failures` of it came before. */
@@ -86,25 +86,29 @@ export const makeSupervision = Effect.fnUntraced(function* (
       )
     )
 
-  const unanswered: Supervision["unanswered"] = Effect.fnUntraced(function* (millis) {
+  const unanswered: Supervision["unanswered"] = Effect.fnUntraced(function* (millis, cannotEnd = false) {
     const machine = slot.machine()
     if (machine === undefined) return false
     // In turn, so that it is not paused meanwhile.
     const looked = yield* transit(
       Effect.suspend(() =>
-        slot.machine() === machine && status() === "running" ? lookAt(machine, millis) : Effect.void
+        slot.machine() === machine && status() === "running"
+          ? lookAt(machine, millis, cannotEnd)
+          : Effect.void
       )
     )
     yield* Fiber.await(looked)
     return slot.machine() !== machine
   })
 
-  const lookAt = Effect.fnUntraced(function* (machine: Machine, millis: number) {
+  const lookAt = Effect.fnUntraced(function* (machine: Machine, millis: number, cannotEnd: boolean) {
     const answer = yield* Effect.timeoutOption(Effect.result(machine.processes.list), lookMillis)
     const isMute =
       Option.isNone(answer) || (Result.isFailure(answer.value) && isTimeout(answer.value.failure))
-    if (!isMute) return
-    const reason = `the machine did not answer within ${millis} ms`
+    if (!isMute && !cannotEnd) return
+    const reason = isMute
+      ? `the machine did not answer within ${millis} ms`
+      : "the machine could not end a program"
     const ranFor = slot.heldMillis()
     yield* slot.giveUp(reason)
     yield* Effect.andThen(endSomeTime, machineDied(reason, ranFor))

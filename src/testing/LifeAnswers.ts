@@ -84,17 +84,23 @@ const create = (box: Box | undefined, call: Of<"Create">, went: Went): Judged =>
       }
     case "Late":
       return { box: isFree ? fresh(call) : box, broken: "create did not end" }
-    case "Failed":
+    case "Failed": {
       if (answer.error._tag === "Conflict") {
         return mayLive(box) || troubles.includes("StoreFails")
           ? { box }
           : { box, broken: `a name that is free was refused: ${say(answer.error)}` }
+      }
+      const ttlMillis = call.ttl === null ? Number.POSITIVE_INFINITY : call.ttl.units * went.unitMillis
+      const mayBeOver = went.after.elapsed - went.before.elapsed >= ttlMillis
+      if (answer.error._tag === "NotFound" && call.ttl?.action === "kill" && mayBeOver) {
+        return { box: isFree ? { ...fresh(call), may: ["killed"] } : box }
       }
       // What failed is taken back, which may not be recorded.
       return {
         box: isFree ? { ...fresh(call), isDying: troubles.includes("StoreFails") } : box,
         broken: troubles.length > 0 ? undefined : `create failed without a reason: ${say(answer.error)}`
       }
+    }
   }
 }
 
@@ -164,8 +170,9 @@ const change = (box: Box, command: LifeCommand, went: Went): Judged => {
     case "Failed": {
       const { error } = answer
       if (error._tag === "NotFound") {
+        // It may be the disk that is missing, and that is found when the next generation has begun.
         return box.may.includes("killed") || box.isDying
-          ? { box }
+          ? { box: { ...box, isRenewed: box.isRenewed || box.isDying } }
           : { box, broken: `${command} of what was never killed: ${say(error)}` }
       }
       if (error._tag === "InvalidState") {
@@ -180,10 +187,14 @@ const change = (box: Box, command: LifeCommand, went: Went): Judged => {
         }
       }
       const isDying = box.isDying || (command === "kill" && troubles.includes("StoreFails"))
+      // What did not reach a full disk is told when the disk is no more used.
+      const isLoss = box.isSpoilt && (command === "stop" || command === "pause")
       return {
         box: { ...unsure(box, command), isDying },
         broken:
-          isDying || troubles.length > 0 ? undefined : `${command} failed without a reason: ${say(error)}`
+          isDying || isLoss || troubles.length > 0
+            ? undefined
+            : `${command} failed without a reason: ${say(error)}`
       }
     }
   }
@@ -280,6 +291,7 @@ const done = (box: Box, call: InMachine, went: Went): Judged => {
     case "Write":
       return { box: withFile(box, call.path, [call.text]) }
     case "Read": {
+      if (box.isSpoilt) return { box }
       const may = box.files[call.path] ?? [null]
       return text !== undefined && may.includes(text)
         ? { box: withFile(box, call.path, [text]) }
@@ -300,7 +312,9 @@ const done = (box: Box, call: InMachine, went: Went): Judged => {
 
 const failed = (box: Box, call: InMachine, error: SandboxError, went: Went): Judged => {
   const isExcused =
-    went.troubles.length > 0 || !only(box, "running") || (box.isFull && error._tag === "FileFailed")
+    went.troubles.length > 0 ||
+    !only(box, "running") ||
+    ((box.isFull || box.isSpoilt) && error._tag === "FileFailed")
   const broken = isExcused ? undefined : `${call._tag} failed without a reason: ${say(error)}`
   switch (call._tag) {
     case "Fill":
@@ -313,7 +327,7 @@ const failed = (box: Box, call: InMachine, error: SandboxError, went: Went): Jud
     case "Read": {
       if (error._tag !== "FileFailed" || error.reason !== "not-found") return { box, broken }
       const may = box.files[call.path] ?? [null]
-      return may.includes(null)
+      return may.includes(null) || box.isSpoilt
         ? { box: withFile(box, call.path, [null]) }
         : { box, broken: `${call.path} is not there, and should hold ${may}` }
     }

@@ -85,6 +85,8 @@ const StoreFails = Schema.TaggedStruct("StoreFails", {
   writes: Schema.NullOr(Schema.Literals([1, 2])),
   skip: Schema.Literals([0, 1])
 })
+/** The disk that holds the store and all sandboxes has no room left until `Heal`. */
+const DiskFull = Schema.TaggedStruct("DiskFull", {})
 /** The wall clock is set an hour forward or a day back; no more time passes for it. */
 const ClockJumps = Schema.TaggedStruct("ClockJumps", { to: Schema.Literals(["an hour on", "a day back"]) })
 
@@ -100,6 +102,7 @@ export const Fault = Schema.Union([
   HelperFails,
   StoreFails,
   StoreFails,
+  DiskFull,
   ClockJumps
 ])
 export type Fault = typeof Fault.Type

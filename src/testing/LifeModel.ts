@@ -50,6 +50,8 @@ export interface Box {
   readonly programs: ReadonlyArray<Program>
   readonly ttl: Ttl | "unknown" | undefined
   readonly isFull: boolean
+  /** Whether what is in its files may not have reached the disk, which was full: it may be written to only after the next start. */
+  readonly isSpoilt: boolean
   /** Whether it is being killed, which is not recorded yet: should the service end meanwhile, what is left of it may be without its disk. */
   readonly isDying: boolean
   /** Whether it may go on though it is recorded as paused: a pause that failed could not be taken back. */
@@ -123,6 +125,7 @@ export const fresh = (call: Of<"Create">): Box => ({
   programs: [],
   ttl: call.ttl === null ? undefined : "unknown",
   isFull: false,
+  isSpoilt: false,
   isDying: false,
   isAdrift: false,
   giveUpUntil: undefined
@@ -204,13 +207,22 @@ const byItself = (box: Box, now: Now, mayFail: boolean): Box => {
 // --- faults ---
 
 /** Faults that last until they are healed, or until they are met. */
-const lasting: ReadonlyArray<Fault["_tag"]> = ["AgentHangs", "HelperFails", "StoreFails", "WayCut"]
+const lasting: ReadonlyArray<Fault["_tag"]> = [
+  "AgentHangs",
+  "DiskFull",
+  "HelperFails",
+  "StoreFails",
+  "WayCut"
+]
+
+/** What is troubled by a fault: a store whose disk is full fails. */
+const troublesOf = (fault: Fault): ReadonlyArray<Fault["_tag"]> =>
+  fault._tag === "DiskFull" ? ["DiskFull", "StoreFails"] : lasting.includes(fault._tag) ? [fault._tag] : []
 
 /** What a fault may have done. `isSure`: it struck while nothing else went on. */
 export const struck = (belief: Belief, fault: Fault, isSure: boolean): Belief => {
-  const after = lasting.includes(fault._tag)
-    ? { ...belief, troubles: or(belief.troubles, fault._tag) }
-    : belief
+  const after = { ...belief, troubles: or(belief.troubles, ...troublesOf(fault)) }
+  if (fault._tag === "DiskFull") return spoilt(after)
   if (fault._tag === "ServiceKilled" || fault._tag === "ServiceEnded") return forgotten(after)
   if (fault._tag !== "MachineDies") return after
   const box = after.boxes[fault.slot]
@@ -220,6 +232,11 @@ export const struck = (belief: Belief, fault: Fault, isSure: boolean): Belief =>
   const kept = isSure ? box.may.filter((one) => one !== "running" && one !== "paused") : box.may
   const dead: Box = { ...box, may: or(kept, "failed") }
   return put(after, fault.slot, isSure ? withoutPrograms(dead) : withDoubt(dead))
+}
+
+const spoilt = (belief: Belief): Belief => {
+  const { a, b } = belief.boxes
+  return { ...belief, boxes: { a: a && { ...a, isSpoilt: true }, b: b && { ...b, isSpoilt: true } } }
 }
 
 /** A kill or an end that could not be recorded while its service lived is not known to the next one, which finishes a start that it finds begun. */

@@ -202,7 +202,8 @@ const call = Effect.fnUntraced(function* (
     unitMillis: world.unitMillis
   })
   const mayOwe = troubles.includes("AgentHangs") && (answer._tag !== "Done" || call._tag === "KillProgram")
-  const believed = judged.box !== undefined && mayOwe ? unanswered(judged.box, after) : judged.box
+  const owing = judged.box !== undefined && mayOwe ? unanswered(judged.box, after) : judged.box
+  const believed = owing && { ...owing, isSpoilt: owing.isSpoilt || troubles.includes("DiskFull") }
   system.belief = put(system.belief, slot, believed)
   // It may have struck before the answer or after it.
   if (fault !== undefined) system.belief = elapse(struck(system.belief, fault, false), after)
@@ -367,6 +368,7 @@ const run = Effect.fnUntraced(function* (system: System, command: Command) {
       case "AgentHangs":
       case "HelperFails":
       case "StoreFails":
+      case "DiskFull":
       case "ClockJumps":
         return strike(system, command)
       default:

@@ -19,19 +19,19 @@ import { agentOf, census, killAll, unlessGone } from "./lifeKernel.ts"
 
 const millisNow = () => performance.now()
 
-/** How long an agent stands still. */
+/** How long an agent or a helper stands still. */
 const hangMillis = 1_000
 
 /** For how long the store is held, for each write that shall meet it: the second is later than a service has patience for. */
 const heldMillis = 1_500
 
-/** A fault that this world has for another that it has not: nothing can be cut on the way to a machine, and helpers can only be killed. */
+/** A fault that this world has for another that it has not: nothing can be cut on the way to a machine, and helpers are killed or stand still. */
 const faultFor = (fault: LifeSystem.Fault): LifeSystem.Fault => {
   switch (fault._tag) {
     case "WayCut":
       return { _tag: "AgentHangs", slot: fault.slot }
     case "HelperFails":
-      return { ...fault, how: "dies" }
+      return { ...fault, how: fault.how === "hangs" ? "hangs" : "dies" }
     default:
       return fault
   }
@@ -84,7 +84,7 @@ export const make = Effect.fnUntraced(function* (
 
   const heal = Effect.gen(function* () {
     for (const pid of stopped) goOn(pid)
-    yield* ground.unlockStore
+    yield* Effect.andThen(ground.unlockStore, ground.freeDisk)
     yield* ground.setLater(0)
   })
   /** A machine's death is a thing of the past only when the service has heard of it. */
@@ -100,18 +100,18 @@ export const make = Effect.fnUntraced(function* (
       yield* Effect.repeat(heard, { schedule: Schedule.spaced("20 millis"), until: (is) => is })
     }).pipe(Effect.timeout("5 seconds"), Effect.ignore)
 
-  const hang = (id: SandboxId) =>
-    Effect.gen(function* () {
-      const pid = agentOf(ground.instance(), id)
-      if (pid === undefined || unlessGone(() => process.kill(pid, "SIGSTOP")) === undefined) return
-      stopped.add(pid)
-      yield* Effect.forkDetach(
-        Effect.andThen(
-          Effect.sleep(hangMillis),
-          Effect.sync(() => goOn(pid))
-        )
+  const hang = Effect.fnUntraced(function* (pid: number | undefined) {
+    if (pid === undefined || unlessGone(() => process.kill(pid, "SIGSTOP")) === undefined) return
+    stopped.add(pid)
+    yield* Effect.forkDetach(
+      Effect.andThen(
+        Effect.sleep(hangMillis),
+        Effect.sync(() => goOn(pid))
       )
-    })
+    )
+  })
+  const helpers = () =>
+    descendants(ground.pid() ?? -1).filter(({ command }) => /^\S*(fiberbox-host|runc) /.test(command))
 
   const lock = (writes: number | null) =>
     Effect.gen(function* () {
@@ -129,17 +129,24 @@ export const make = Effect.fnUntraced(function* (
       case "MachineDies":
         return id === undefined ? Effect.void : die(id)
       case "AgentHangs":
-        return id === undefined ? Effect.void : hang(id)
+        return id === undefined ? Effect.void : hang(agentOf(ground.instance(), id))
       case "HelperFails":
-        return Effect.sync(() => {
-          for (const { pid, command } of descendants(ground.pid() ?? -1)) {
-            if (/^\S*(fiberbox-host|runc) /.test(command)) unlessGone(() => process.kill(pid, "SIGKILL"))
-          }
-        })
+        return Effect.suspend(() =>
+          Effect.forEach(
+            helpers(),
+            ({ pid }) =>
+              fault.how === "hangs"
+                ? hang(pid)
+                : Effect.sync(() => unlessGone(() => process.kill(pid, "SIGKILL"))),
+            { discard: true }
+          )
+        )
       case "ClockJumps":
         return ground.setLater(ground.later() + (fault.to === "an hour on" ? 3_600_000 : -86_400_000))
       case "StoreFails":
         return lock(fault.writes)
+      case "DiskFull":
+        return ground.fillDisk
       case "WayCut":
         return Effect.void
     }

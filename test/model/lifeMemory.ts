@@ -235,6 +235,8 @@ export const make = Effect.fnUntraced(function* (flaws: Flaws = {}) {
           fault.skip === 0 ? Effect.void : storeFaults.inject("save", { _tag: "Delay", duration: 1 }),
           storeFaults.inject("save", { _tag: "Refuse" }, { times: fault.writes ?? Number.POSITIVE_INFINITY })
         )
+      case "DiskFull":
+        return storeFaults.inject("save", { _tag: "Refuse" }, { times: Number.POSITIVE_INFINITY })
       case "ClockJumps":
         return Effect.sync(() => simulation.jump(fault.to === "an hour on" ? 3_600_000 : -86_400_000))
     }

@@ -36,7 +36,13 @@ export const FileInfo = Schema.Struct({
 })
 export type FileInfo = typeof FileInfo.Type
 
-/** A directory's content; `truncated` when there was more than the asked-for number of entries. */
+/** The most bytes of a list: ten thousand entries whose paths are of usual lengths. */
+export const maxListBytes = 4 * 1024 * 1024
+
+/** What an entry of a list has, in bytes, besides its path. */
+export const entryBytes = 200
+
+/** A directory's content; `truncated` when there was more than the asked-for number of entries, or than {@link maxListBytes}. */
 export const FileList = Schema.Struct({
   entries: Schema.Array(FileInfo),
   /** Paths below the directory that are no UTF-8, and so cannot be named here: their bytes, with `\xNN` for those beyond ASCII. */

@@ -273,7 +273,7 @@ export const SandboxInfo = Schema.Struct({
 })
 export type SandboxInfo = typeof SandboxInfo.Type
 
-/** Which sandboxes to list: all labels must match; pages hold `limit` (default 100, at most 1,000), newest last. */
+/** Which sandboxes to list: all labels must match; pages hold `limit` (default 100, at most 1,000) and a MiB at most, newest last. */
 export const ListRequest = Schema.Struct({
   labels: Schema.optional(Labels),
   statuses: Schema.optional(Schema.Array(Status)),

@@ -30,12 +30,26 @@ export const decode = (cursor: string | undefined): Effect.Effect<Place | undefi
     ? Effect.succeed(undefined)
     : Effect.mapError(Schema.decodeEffect(Cursor)(cursor), () => notACursor)
 
-/** One page and the cursor of the next, from the records of a page and at least one more where there are more. */
+/** The most bytes that the records of a page have together, as text; one more than that is a page by itself. */
+const pageBytes = 1024 * 1024
+
+/** How many of the records that follow each other make a page, by their sizes in bytes as far as they are asked for. */
+export const fitting = (sizes: Iterable<number>, limit: number): number => {
+  let count = 0
+  let bytes = 0
+  for (const size of sizes) {
+    bytes += size
+    if (count === limit || (count > 0 && bytes > pageBytes)) break
+    count++
+  }
+  return count
+}
+
+/** A page of these records, and the cursor of the next where there are more. */
 export const page = <A extends Place>(
   records: ReadonlyArray<A>,
-  limit: number
+  hasMore: boolean
 ): { readonly records: ReadonlyArray<A>; readonly next: string | undefined } => {
-  const kept = records.slice(0, limit)
-  const last = kept.at(-1)
-  return { records: kept, next: records.length > limit && last !== undefined ? encode(last) : undefined }
+  const last = records.at(-1)
+  return { records, next: hasMore && last !== undefined ? encode(last) : undefined }
 }

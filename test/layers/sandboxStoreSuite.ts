@@ -204,6 +204,24 @@ export const sandboxStoreSuite = <E>(name: string, layer: Layer.Layer<SandboxSto
       })
     )
 
+    promise("lists a MiB of records at most, and goes on behind them", (store) =>
+      Effect.gen(function* () {
+        const labels = Object.fromEntries(
+          Array.from({ length: 64 }, (_, index) => [`label-${index}`, "x".repeat(256)])
+        )
+        const all = Array.from({ length: 100 }, (_, n) => manyIds(n))
+        yield* Effect.forEach(all, (id, n) =>
+          store.create(recordOf(0, { ...labelled(labels), id, slug: `many-${n}`, createdAt: n }))
+        )
+        const first = yield* store.list(alice, { limit: 1000 })
+        assert.isAtMost(JSON.stringify(first.records).length, 1024 * 1024 + 100)
+        assert.isAbove(first.records.length, 50)
+        const second = yield* store.list(alice, { limit: 1000, cursor: first.next })
+        assert.deepStrictEqual([...ids(first.records), ...ids(second.records)], all)
+        assert.isUndefined(second.next)
+      })
+    )
+
     promise(
       "has no next page when the last one is just full, and a page misses nothing made meanwhile",
       (store) =>

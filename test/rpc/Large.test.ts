@@ -181,4 +181,28 @@ describe("turns", () => {
       assert.deepStrictEqual(order, ["greedy", "greedy", "other", "greedy", "greedy"])
     }).pipe(Effect.scoped)
   )
+
+  it.effect(
+    "that are for what is done at once end with that round of the event loop, also when nobody wants them",
+    () =>
+      Effect.gen(function* () {
+        const turns = yield* makeTurns
+        const order: Array<string> = []
+        const take = (owner: string) =>
+          Effect.forkChild(
+            Effect.map(turns.take(Owner.make(owner)), () => {
+              order.push(owner)
+            }),
+            { startImmediately: true }
+          )
+        const greedy = yield* Effect.forEach(Array.from({ length: 3 }), () => take("greedy"))
+        const left = yield* take("left")
+        const other = yield* take("other")
+        yield* Fiber.interrupt(left)
+        assert.deepStrictEqual(order, ["greedy"])
+        yield* Effect.forkChild(Effect.forever(Effect.andThen(TestClock.adjust(10), Effect.yieldNow)))
+        yield* Effect.forEach([...greedy, other], Fiber.join)
+        assert.deepStrictEqual(order, ["greedy", "greedy", "other", "greedy"])
+      }).pipe(Effect.scoped)
+  )
 })

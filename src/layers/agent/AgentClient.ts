@@ -7,6 +7,7 @@
  */
 import { Effect, type Scope, Stream } from "effect"
 import type { SecureRandom } from "effect/crypto"
+import { entryBytes, maxListBytes } from "../../domain/FileSystem.ts"
 import { traced } from "../../services/Tracing.ts"
 import {
   type AgentError,
@@ -245,27 +246,37 @@ const callOn =
       request.tag
     )
 
-/** Collects a list that ends with `End`. */
+/** What a process in a list has at most, in bytes. */
+const processBytes = 2048
+
+/** Collects a list that ends with `End`, or at {@link maxListBytes}. */
 const collectOn =
   (session: AgentSession) =>
   <A extends object, Tag extends P.Reply["_tag"]>(
     request: Message<string, A>,
     value: A,
     item: { readonly tag: Tag },
-    deadlineMillis: number
+    deadlineMillis: number,
+    sizeOf: (item: P.ReplyOf<Tag>) => number
   ) =>
     within<{ readonly items: Array<P.ReplyOf<Tag>>; readonly truncated: boolean }>(
       session,
       (finish) => {
         const items: Array<P.ReplyOf<Tag>> = []
+        let bytes = 0
         const end = (result: Parameters<typeof finish>[0]) => {
           session.forget(channel)
           finish(result)
         }
         const channel = session.open({
           receive: (reply) => {
-            if (isReply(reply, item.tag)) items.push(reply)
-            else if (reply._tag === "End") end(Effect.succeed({ items, truncated: reply.truncated }))
+            if (isReply(reply, item.tag)) {
+              items.push(reply)
+              bytes += sizeOf(reply)
+              if (bytes < maxListBytes) return
+              session.cancel(channel)
+              finish(Effect.succeed({ items, truncated: true }))
+            } else if (reply._tag === "End") end(Effect.succeed({ items, truncated: reply.truncated }))
             else if (reply._tag === "Failed") end(Effect.fail(failureOf(reply)))
             else end(Effect.fail(misfit(session, reply)))
           },
@@ -385,7 +396,11 @@ const makeClient = ({ session, hello }: Opened): AgentClient => {
       ),
     closeStdin: (processId, deadline) => done(P.StdinClose, { processId }, deadline),
     resize: (processId, rows, cols, deadline) => done(P.Resize, { processId, rows, cols }, deadline),
-    processes: (deadline) => Effect.map(collect(P.Processes, {}, P.Process, deadline), ({ items }) => items),
+    processes: (deadline) =>
+      Effect.map(
+        collect(P.Processes, {}, P.Process, deadline, () => processBytes),
+        ({ items }) => items
+      ),
     read: ({ uid, gid }, path, offset, length, deadlineMillis) =>
       asReader(
         session,
@@ -415,7 +430,13 @@ const makeClient = ({ session, hello }: Opened): AgentClient => {
       }).pipe(Stream.filter((item) => item._tag === "Ok" || item._tag === "Event" || item._tag === "Ended")),
     list: ({ uid, gid }, path, depth, limit, deadline) =>
       Effect.map(
-        collect(P.List, { uid, gid, path, depth, limit }, P.Entry, deadline),
+        collect(
+          P.List,
+          { uid, gid, path, depth, limit },
+          P.Entry,
+          deadline,
+          (entry) => entryBytes + path.length + entry.path.length
+        ),
         ({ items, truncated }) => ({ entries: items, truncated })
       ),
     dial: (target, deadline) => dialDuplex(session, target, deadline),

@@ -3,7 +3,7 @@
  * that become visible at once, listings, trees made and removed.
  */
 import { Result } from "effect"
-import type { FileInfo, FileList } from "../../domain/FileSystem.ts"
+import { entryBytes, type FileInfo, type FileList, maxListBytes } from "../../domain/FileSystem.ts"
 import type { FileTimes } from "../../services/Machine.ts"
 import type { FileTree, Place } from "./FileTree.ts"
 import {
@@ -174,12 +174,18 @@ export const list = (
   }
   enter(path, directory, depth)
   found.sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0))
-  const kept = found.length > limit ? found.slice(0, limit) : found
+  let bytes = 0
+  const isOver = ([at]: readonly [string, Node]) => {
+    bytes += entryBytes + at.length
+    return bytes > maxListBytes
+  }
+  const end = found.slice(0, limit).findIndex(isOver)
+  const kept = found.slice(0, end === -1 ? limit : end)
   return Result.succeed({
     entries: kept.map(([at, node]) => infoOf(at, node)),
     // The memory of this machine has text for names.
     unnamed: [],
-    truncated: found.length > limit
+    truncated: found.length > kept.length
   })
 }
 

@@ -113,7 +113,9 @@ const make = (): SandboxStore["Service"] => {
       ...among(living, isListed),
       ...(request.statuses?.includes("killed") === true ? among(killed, isListed) : [])
     ]
-    return PageCursor.page(found.sort(inOrder), limit)
+    found.sort(inOrder)
+    const count = PageCursor.fitting(sizesOf(found), limit)
+    return PageCursor.page(found.slice(0, count), found.length > count)
   })
 
   /** The time before which whoever was killed is one too many; nobody, while there are few. */
@@ -172,6 +174,11 @@ const isAlive = (record: SandboxRecord): boolean => record.status !== "killed"
 const killedAtOf = ({ killedAt }: SandboxRecord): number => killedAt ?? Number.POSITIVE_INFINITY
 
 const keyOf = (owner: Owner, key: IdempotencyKey): string => JSON.stringify([owner, key])
+
+/** The sizes of records, roughly, each as it is asked for. */
+function* sizesOf(records: ReadonlyArray<SandboxRecord>) {
+  for (const record of records) yield JSON.stringify(record).length
+}
 
 const inOrder = (a: PageCursor.Place, b: PageCursor.Place): number =>
   a.createdAt - b.createdAt || (a.id < b.id ? -1 : a.id > b.id ? 1 : 0)

@@ -5,7 +5,7 @@
 import { Effect, Result, Schema } from "effect"
 import type { SqlClient, Statement } from "effect/sql"
 import { Generation, Owner, SandboxId } from "../../domain/Ids.ts"
-import { resolveSpec, Timestamp } from "../../domain/Sandbox.ts"
+import { Limits, resolveSpec, Timestamp } from "../../domain/Sandbox.ts"
 import { Status } from "../../domain/Status.ts"
 import { SandboxRecord } from "../../services/SandboxStore.ts"
 
@@ -35,8 +35,16 @@ const decodeColumns = Schema.decodeUnknownEffect(Schema.Tuple([Columns]))
 /** No image has this name, so nothing is ever started from a specification that was made up. */
 const noImage = "unreadable"
 
+const isLimits = Schema.is(Limits)
+
+/** The limits that stand beside a record, or, should they be no limits, those of every sandbox. */
+const limitsOf = ({ cpus, disk_bytes, memory_bytes, pids }: typeof Columns.Type): Limits => {
+  const { limits } = resolveSpec({})
+  const found = { ...limits, memoryBytes: memory_bytes, cpus, pids, diskBytes: disk_bytes }
+  return isLimits(found) ? found : limits
+}
+
 const standIn = (columns: typeof Columns.Type): SandboxRecord => {
-  const { limits, ...spec } = resolveSpec({ image: noImage })
   const isKilled = columns.status === "killed"
   return {
     id: columns.id,
@@ -50,16 +58,7 @@ const standIn = (columns: typeof Columns.Type): SandboxRecord => {
     backend: columns.backend,
     isolation: "none",
     detached: true,
-    spec: {
-      ...spec,
-      limits: {
-        ...limits,
-        memoryBytes: columns.memory_bytes,
-        cpus: columns.cpus,
-        pids: columns.pids,
-        diskBytes: columns.disk_bytes
-      }
-    },
+    spec: { ...resolveSpec({ image: noImage }), limits: limitsOf(columns) },
     createdAt: columns.created_at,
     restarts: 0,
     requestDigest: "",

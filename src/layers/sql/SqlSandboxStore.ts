@@ -50,6 +50,7 @@ const decodeUsage = Schema.decodeUnknownEffect(
 )
 const decodeLast = Schema.decodeUnknownEffect(Schema.Tuple([Schema.Struct({ last: Schema.Natural })]))
 const decodeTimes = Schema.decodeUnknownEffect(Schema.Array(Schema.Struct({ killed_at: Timestamp })))
+const decodeSizes = Schema.decodeUnknownEffect(Schema.Array(Schema.Struct({ bytes: Schema.Natural })))
 const decodeCounts = Schema.decodeUnknownEffect(
   Schema.Array(Schema.Struct({ status: Status, count: Schema.Natural }))
 )
@@ -181,8 +182,16 @@ const make = (sql: SqlClient.SqlClient): SandboxStore["Service"] => {
     const limit = request.limit ?? PageCursor.defaultPageSize
     const place = yield* PageCursor.decode(request.cursor)
     const where = listed(sql, owner, request, place)
-    const found = yield* records(sql`${where} ORDER BY created_at, id LIMIT ${limit + 1}`)
-    return PageCursor.page(found, limit)
+    const sizes = yield* Effect.flatMap(
+      sql`SELECT octet_length(record) AS bytes FROM sandboxes WHERE ${where} ORDER BY created_at, id LIMIT ${limit + 1}`,
+      decodeSizes
+    )
+    const count = PageCursor.fitting(
+      sizes.map(({ bytes }) => bytes),
+      limit
+    )
+    const found = yield* records(sql`${where} ORDER BY created_at, id LIMIT ${count}`)
+    return PageCursor.page(found, sizes.length > count)
   })
 
   /** The time before which whoever was killed is one too many; nobody, while there are few. */

@@ -3,15 +3,18 @@
  * this machine may ask is refused, and streams are made for connections.
  */
 import { posix } from "node:path"
-import { Effect, Stream } from "effect"
+import { Effect, Semaphore, Stream } from "effect"
 import { InvalidArgument, PolicyDenied } from "../../domain/Errors.ts"
+import type { Owner } from "../../domain/Ids.ts"
 import { resolveSpec } from "../../domain/Sandbox.ts"
 import { asAttached } from "../../services/actor/Execs.ts"
+import { Principal } from "../../services/Principal.ts"
 import { SandboxClient } from "../../services/SandboxClient.ts"
 import { ServedRpcs } from "../ServedRpcs.ts"
 import { ahead } from "./Ahead.ts"
 import { makeReaders } from "./Readers.ts"
 import { limitsOf, type ServerOptions } from "./Settings.ts"
+import { makeTurns } from "./Turns.ts"
 
 /** How far a file is read ahead of its reader, in bytes. */
 const aheadBytes = 256 * 1024
@@ -40,12 +43,40 @@ const checkImage = (
     : deny("this service lists no directory above it")
 }
 
+/** So many lists of one caller are asked for at a time; the others wait. */
+const listsAtOnce = 8
+/** How long a list may be that is told at once, in entries. */
+const shortList = 20
+
+/** Lists as callers get them: whoever asks for many long ones at a time waits for them, and nobody else does. */
+const makeLists = Effect.gen(function* () {
+  const turns = yield* makeTurns
+  const shares = new Map<Owner, { readonly permits: Semaphore.Semaphore; users: number }>()
+  return <A, E, R>(list: Effect.Effect<A, E, R>, entriesOf: (list: A) => ReadonlyArray<unknown>) =>
+    Effect.gen(function* () {
+      const owner = yield* Principal
+      const share = shares.get(owner) ?? { permits: Semaphore.makeUnsafe(listsAtOnce), users: 0 }
+      shares.set(owner, share)
+      share.users++
+      const leave = Effect.sync(() => {
+        if (--share.users === 0) shares.delete(owner)
+      })
+      return yield* list.pipe(
+        // Before it is told: that takes its time in one piece.
+        Effect.tap((found) => (entriesOf(found).length > shortList ? turns.take(owner) : Effect.void)),
+        share.permits.withPermit,
+        Effect.ensuring(leave)
+      )
+    })
+})
+
 /** The handlers, over any client of the contract. */
 export const layer = (options: ServerOptions) =>
   ServedRpcs.toLayer(
     Effect.gen(function* () {
       const client = yield* SandboxClient
       const readers = yield* makeReaders(limitsOf(options.limits))
+      const listing = yield* makeLists
       return ServedRpcs.of({
         ...client,
         CreateSandbox: (payload) =>
@@ -58,6 +89,9 @@ export const layer = (options: ServerOptions) =>
             yield* checkImage(resolveSpec(payload.request).image, options.images ?? {})
             return yield* client.CreateSandbox(payload)
           }),
+        ListSandboxes: (payload) => listing(client.ListSandboxes(payload), ({ sandboxes }) => sandboxes),
+        ListProcesses: (payload) => listing(client.ListProcesses(payload), (processes) => processes),
+        ListFiles: (payload) => listing(client.ListFiles(payload), ({ entries }) => entries),
         RunProcess: (payload) =>
           readers.read(
             { sandboxId: payload.sandboxId, processId: payload.process.processId, attach: payload.attach },

@@ -19,6 +19,8 @@ export interface Turns {
     owner: Owner,
     work: (turn: Turn) => Effect.Effect<A, E, R>
   ) => Effect.Effect<A, E, R>
+  /** Waits for this caller's turn, which is for what is done at once then: it ends with that round of the event loop. */
+  readonly take: (owner: Owner) => Effect.Effect<void>
 }
 
 /** The least that others have between two turns, in milliseconds: a round of the event loop. */
@@ -78,6 +80,15 @@ export const makeTurns: Effect.Effect<Turns, never, Scope.Scope> = Effect.gen(fu
   }
 
   return {
+    take: (owner) =>
+      Effect.suspend(() => {
+        const { hasCome, turn } = wait(owner)
+        const end = Effect.sync(turn.end)
+        return hasCome.await.pipe(
+          Effect.onInterrupt(() => end),
+          Effect.andThen(Effect.asVoid(Effect.forkIn(Effect.delay(end, leastRest), scope)))
+        )
+      }),
     during: (owner, work) =>
       Effect.uninterruptibleMask((restore) =>
         Effect.suspend(() => {

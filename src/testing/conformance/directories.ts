@@ -45,6 +45,16 @@ export const directoryCases = area("directories")({
     })
   ),
 
+  "a list of very long paths ends after some MiB and says that there is more": withSandbox(
+    Effect.fnUntraced(function* ({ files, commands }) {
+      const deep = `${root}${"/".concat("d".repeat(240)).repeat(15)}`
+      yield* files.makeDir(deep)
+      yield* commands.run("i=0; while [ $i -lt 1200 ]; do echo > n$i; i=$((i+1)); done", { cwd: deep })
+      const { entries, truncated } = yield* files.list(deep)
+      same([truncated, entries.length > 1000, entries.length < 1200], [true, true, true])
+    })
+  ),
+
   "an empty directory lists nothing, and what is none is refused": withSandbox(
     Effect.fnUntraced(function* ({ files }) {
       yield* files.makeDir(`${root}/empty`)

@@ -9,7 +9,7 @@ import { TestClock } from "effect/testing"
 import { KeyId } from "../../../src/domain/Access.ts"
 import { PolicyDenied } from "../../../src/domain/Errors.ts"
 import { IdempotencyKey, Owner } from "../../../src/domain/Ids.ts"
-import { resolveSpec } from "../../../src/domain/Sandbox.ts"
+import { resolveSpec, SandboxInfo } from "../../../src/domain/Sandbox.ts"
 import { Status } from "../../../src/domain/Status.ts"
 import * as DirectoryInstance from "../../../src/layers/instance/DirectoryInstance.ts"
 import * as MemorySandboxStore from "../../../src/layers/memory/MemorySandboxStore.ts"
@@ -18,6 +18,7 @@ import { migrations } from "../../../src/layers/sql/migrations.ts"
 import * as SqliteClient from "../../../src/layers/sql/SqliteClient.ts"
 import * as SqlKeyStore from "../../../src/layers/sql/SqlKeyStore.ts"
 import * as SqlSandboxStore from "../../../src/layers/sql/SqlSandboxStore.ts"
+import { infoOf } from "../../../src/services/actor/Requests.ts"
 import { StoreProbe } from "../../../src/services/Health.ts"
 import { KeyStore } from "../../../src/services/Keys.ts"
 import { SandboxStore } from "../../../src/services/SandboxStore.ts"
@@ -139,8 +140,11 @@ describe("sqlite", () => {
           { record: broken }
         ])
       }
+      // What stands beside the record may be damaged as well; it is told all the same.
+      yield* sql`UPDATE sandboxes SET memory_bytes = 0, cpus = -1 WHERE id = ${idOf(0)}`
       const [standIn] = yield* store.alive
       if (standIn === undefined) return assert.fail("no stand-in")
+      yield* Schema.encodeEffect(SandboxInfo)(infoOf(standIn))
       yield* store.save({ ...standIn, status: "killed", killedAt: 5 }, [])
       assert.deepStrictEqual([...(yield* store.known([idOf(0)])).values()], [{ killedAt: 5 }])
     }).pipe(Effect.provide(Layer.provideMerge(SqlSandboxStore.layer, client)))

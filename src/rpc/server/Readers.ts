@@ -91,7 +91,8 @@ export interface Readers {
   ) => Effect.Effect<Events, StartError>
 }
 
-const sizeOf = (event: ProcessEvent): number => (event._tag === "Output" ? event.data.byteLength : 64)
+/** What an event takes, in bytes. */
+export const sizeOf = (event: ProcessEvent): number => (event._tag === "Output" ? event.data.byteLength : 64)
 
 /** Whether what was given reaches back to where the reader is. */
 const reaches = (given: Events, cursor: number): boolean => {

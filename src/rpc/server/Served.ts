@@ -12,12 +12,14 @@ import { Principal } from "../../services/Principal.ts"
 import { SandboxClient } from "../../services/SandboxClient.ts"
 import { ServedRpcs } from "../ServedRpcs.ts"
 import { ahead } from "./Ahead.ts"
-import { makeReaders } from "./Readers.ts"
+import { makeReaders, sizeOf as sizeOfEvent } from "./Readers.ts"
+import { makeRounds } from "./Rounds.ts"
 import { limitsOf, type ServerOptions } from "./Settings.ts"
 import { makeTurns } from "./Turns.ts"
 
 /** How far a file is read ahead of its reader, in bytes. */
 const aheadBytes = 256 * 1024
+const sizeOfPiece = ({ byteLength }: Uint8Array): number => byteLength
 const hostPrefix = "dir:"
 
 /** Whether a path is a directory of the list, or below one; by its name alone. */
@@ -70,6 +72,25 @@ const makeLists = Effect.gen(function* () {
     })
 })
 
+/** Streams of bulk as callers get them. */
+const makePace = () => {
+  const rounds = makeRounds()
+  return <A, E, R>(stream: Stream.Stream<A, E, R>, sizeOf: (item: A) => number): Stream.Stream<A, E, R> =>
+    Stream.unwrap(
+      Effect.map(Principal, (owner) =>
+        Stream.mapArrayEffect(stream, (items) =>
+          Effect.as(
+            rounds.pass(
+              owner,
+              items.reduce((bytes, item) => bytes + sizeOf(item), 0)
+            ),
+            items
+          )
+        )
+      )
+    )
+}
+
 /** The handlers, over any client of the contract. */
 export const layer = (options: ServerOptions) =>
   ServedRpcs.toLayer(
@@ -77,6 +98,7 @@ export const layer = (options: ServerOptions) =>
       const client = yield* SandboxClient
       const readers = yield* makeReaders(limitsOf(options.limits))
       const listing = yield* makeLists
+      const paced = makePace()
       return ServedRpcs.of({
         ...client,
         CreateSandbox: (payload) =>
@@ -93,14 +115,20 @@ export const layer = (options: ServerOptions) =>
         ListProcesses: (payload) => listing(client.ListProcesses(payload), (processes) => processes),
         ListFiles: (payload) => listing(client.ListFiles(payload), ({ entries }) => entries),
         RunProcess: (payload) =>
-          readers.read(
-            { sandboxId: payload.sandboxId, processId: payload.process.processId, attach: payload.attach },
-            client.RunProcess(payload)
+          paced(
+            readers.read(
+              { sandboxId: payload.sandboxId, processId: payload.process.processId, attach: payload.attach },
+              client.RunProcess(payload)
+            ),
+            sizeOfEvent
           ),
         ExecProcess: (payload) => readers.exec(payload, client.ExecProcess(payload)),
         AttachProcess: (payload) =>
-          Stream.mapError(readers.read(payload, client.AttachProcess(payload)), asAttached),
-        ReadFile: (payload) => ahead(client.ReadFile(payload), (piece) => piece.byteLength, aheadBytes)
+          Stream.mapError(
+            paced(readers.read(payload, client.AttachProcess(payload)), sizeOfEvent),
+            asAttached
+          ),
+        ReadFile: (payload) => paced(ahead(client.ReadFile(payload), sizeOfPiece, aheadBytes), sizeOfPiece)
       })
     })
   )

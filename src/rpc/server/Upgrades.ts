@@ -7,7 +7,7 @@
 
 import type { Socket as NetSocket } from "node:net"
 import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequest"
-import { Clock, Context, Deferred, Duration, Effect } from "effect"
+import { Clock, Context, Deferred, Duration, Effect, Latch } from "effect"
 import { HttpServer, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { Socket, SocketServer } from "effect/socket"
 import { elapsedMillis, monotonicMillis } from "../../services/Alarms.ts"
@@ -24,25 +24,15 @@ const stalledError = new Socket.SocketError({
   reason: new Socket.SocketWriteError({ cause: new Error("the answers are not read") })
 })
 
-/** Waits until little is left to be sent, and less where the caller's connections have all they may; a peer that takes nothing for too long is cut off. */
-const drainedOf = (
-  connection: NetSocket,
-  mayWait: () => boolean,
-  { waitingBytes, stalled }: Limits
-): Effect.Effect<void, Socket.SocketError> => {
-  const drain = Effect.callback<void>((resume) => {
-    const done = () => {
-      connection.off("drain", done)
-      connection.off("close", done)
-      resume(Effect.void)
-    }
-    connection.on("drain", done)
-    connection.on("close", done)
-    if (connection.destroyed) done()
-    return Effect.sync(() => {
-      connection.off("drain", done)
-      connection.off("close", done)
-    })
+/**
+ * `drained` waits until little is left to be sent, and less where the caller's connections have all they may; a peer that
+ * takes nothing for too long is cut off. `flows` is to be called whenever the connection has sent all, or is closed.
+ */
+const drainOf = (connection: NetSocket, mayWait: () => boolean, { waitingBytes, stalled }: Limits) => {
+  const flowing = Latch.makeUnsafe(true)
+  const drain = Effect.suspend(() => {
+    if (!connection.destroyed) flowing.closeUnsafe()
+    return flowing.await
   }).pipe(
     Effect.timeoutOrElse({
       duration: stalled,
@@ -53,10 +43,11 @@ const drainedOf = (
         })
     })
   )
-  return Effect.suspend(() => {
+  const drained: Effect.Effect<void, Socket.SocketError> = Effect.suspend(() => {
     const isLittle = mayWait() ? connection.writableLength <= waitingBytes : !connection.writableNeedDrain
     return isLittle ? Effect.void : drain
   })
+  return { drained, flows: () => flowing.openUnsafe() }
 }
 
 /** What a connection holds, as part of what its caller's may. */
@@ -75,22 +66,29 @@ const makeHolding = Effect.fnUntraced(function* (connection: NetSocket, limits: 
   const wrote = () => {
     mayWait = answers.ahead(connection.writableLength)
   }
+  const { drained, flows } = drainOf(connection, () => mayWait, limits)
+  const sent = () => {
+    wrote()
+    flows()
+  }
   yield* Effect.acquireRelease(
     Effect.sync(() => {
       // What has arrived is counted before it is taken.
       connection.prependListener("data", arrive)
-      connection.on("drain", wrote)
+      connection.on("drain", sent)
+      connection.on("close", flows)
     }),
     () =>
       Effect.sync(() => {
         connection.off("data", arrive)
-        connection.off("drain", wrote)
+        connection.off("drain", sent)
+        connection.off("close", flows)
         answers.clear()
         messages.clear()
       })
   )
   return {
-    drained: drainedOf(connection, () => mayWait, limits),
+    drained,
     /** Answers were written. */
     wrote: Effect.sync(wrote),
     /** Messages of so many bytes are taken. */

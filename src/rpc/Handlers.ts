@@ -87,6 +87,15 @@ const gone = ({ id, reason }: SandboxInfo) =>
     outcome: "completed"
   })
 
+/** What could not be made, and may be made by the next service, which does not know that it is not wanted. */
+const notTakenBack = (error: { readonly message: string }, remaining: { readonly message: string }) =>
+  new BackendFailed({
+    backend: "service",
+    operation: "take back a sandbox that could not be made",
+    reason: `${error.message}; and ${remaining.message}`,
+    outcome: "unknown"
+  })
+
 const noteRefusal = (error: { readonly _tag: string }) =>
   error._tag === "ResourceExhausted" ? Metric.update(ServiceMetrics.quotaRefusals, 1) : Effect.void
 
@@ -214,8 +223,17 @@ export const make = Effect.gen(function* () {
           const info = yield* ask({ sandboxId }, (actor) => actor.GetInfo({ sandboxId }))
           return info.status === "killed" ? yield* gone(info) : info
         }
-        return yield* Effect.onExit(awake, (exit) =>
-          Exit.isSuccess(exit) ? Effect.void : Effect.ignore(discard(sandboxId))
+        return yield* Effect.catch(
+          Effect.onExit(awake, (exit) =>
+            Exit.isSuccess(exit) || !Exit.hasInterrupts(exit)
+              ? Effect.void
+              : Effect.ignore(discard(sandboxId))
+          ),
+          (error) =>
+            Effect.matchEffect(discard(sandboxId), {
+              onSuccess: () => Effect.fail(error),
+              onFailure: (remaining) => Effect.fail(notTakenBack(error, remaining))
+            })
         )
       })
     )

@@ -78,4 +78,21 @@ describe.runIf(canRun)("programs that fork without end", () => {
       )
     }
   }
+
+  it.live("cannot take descriptors or processor time from the agent, as root either", () =>
+    Effect.gen(function* () {
+      const base = yield* temporary
+      yield* Effect.gen(function* () {
+        const sandbox = yield* Sandboxes.create()
+        const [prlimit64, schedSetscheduler] = process.arch === "arm64" ? [261, 119] : [302, 144]
+        const script = `
+          my ($none, $zero) = (pack("QQ", 0, 0), pack("l", 0));
+          sub limit { syscall(${prlimit64}, $_[0] + 0, 7, $none, 0) }
+          sub idle { syscall(${schedSetscheduler}, $_[0] + 0, 5, $zero) }
+          print join(" ", limit(1), idle(1), limit(2**32 + 1), idle(2**32 + 1), idle(0))`
+        const { stdout } = yield* sandbox.process.run(["perl", "-e", script], { user: "root" })
+        assert.strictEqual(stdout, "-1 -1 -1 -1 0")
+      }).pipe(Effect.scoped, Effect.provide(service(base)))
+    }).pipe(Effect.scoped, Effect.provide(NodeServices.layer))
+  )
 })

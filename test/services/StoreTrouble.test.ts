@@ -4,7 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
-import { history, inPlace, only, pass } from "./shaky.ts"
+import { history, inPlace, only, pass, refuseProvision } from "./shaky.ts"
 
 const killed = { when: ({ status }: { readonly status: string }) => status === "killed" }
 const refuse = { _tag: "Refuse" } as const
@@ -111,6 +111,34 @@ describe("a kill", () => {
         yield* Effect.forkChild(Effect.exit(sandbox.kill))
         yield* pass(2_000)
         assert.strictEqual(place.machine(sandbox.id), "none")
+      })
+    )
+  )
+})
+
+describe("a creation that fails", () => {
+  it.effect("is of unknown outcome when it cannot be recorded that it was taken back", () =>
+    inPlace((place) =>
+      Effect.gen(function* () {
+        const service = yield* place.service
+        yield* refuseProvision(service, 1)
+        yield* place.store.inject("save", refuse, { ...killed, times: Number.POSITIVE_INFINITY })
+        const creating = yield* Effect.forkChild(Effect.flip(service.sandboxes.createDetached()))
+        yield* pass(30_000)
+        const error = yield* Fiber.join(creating)
+        assert.deepStrictEqual([error._tag, error.outcome], ["BackendFailed", "unknown"])
+      })
+    )
+  )
+
+  it.effect("says why, and leaves nothing, when that can be recorded", () =>
+    inPlace((place) =>
+      Effect.gen(function* () {
+        const service = yield* place.service
+        yield* refuseProvision(service, 1)
+        const error = yield* Effect.flip(service.sandboxes.createDetached())
+        assert.deepStrictEqual([error._tag, error.outcome], ["BackendFailed", "not-started"])
+        assert.deepStrictEqual((yield* service.sandboxes.list()).sandboxes, [])
       })
     )
   )

@@ -55,18 +55,23 @@ const allow = (names: ReadonlyArray<string>, args: ReadonlyArray<Argument>): Sec
 
 const is = (index: number, value: number): Argument => ({ index, value, op: "SCMP_CMP_EQ" })
 
+/** A process id of 0, the caller itself: the kernel looks at the lower half only. */
+const itself: Argument = { index: 0, value: 0xffffffff, valueTwo: 0, op: "SCMP_CMP_MASKED_EQ" }
+
 /**
  * Calls allowed with some arguments only. Sockets: no AF_VSOCK (on a host that
  * is itself a virtual machine it reaches the hypervisor), AF_ALG, AF_PACKET or
  * the many rare families; of netlink only the routes, which C libraries read to
- * list interfaces.
+ * list interfaces. Limits and schedulers are a program's own matter: root in the
+ * sandbox has the agent's user id, and could leave it without descriptors or processor time.
  */
 const conditional: ReadonlyArray<SeccompRule> = [
   allow(["clone"], [{ index: 0, value: newNamespaces, valueTwo: 0, op: "SCMP_CMP_MASKED_EQ" }]),
   ...[AF_UNIX, AF_INET, AF_INET6].map((family) => allow(["socket"], [is(0, family)])),
   allow(["socket"], [is(0, AF_NETLINK), is(2, NETLINK_ROUTE)]),
   allow(["socketpair"], [is(0, AF_UNIX)]),
-  ...personalities.map((value) => allow(["personality"], [is(0, value)]))
+  ...personalities.map((value) => allow(["personality"], [is(0, value)])),
+  allow(["prlimit64", "sched_setattr", "sched_setparam", "sched_setscheduler"], [itself])
 ]
 
 /**

@@ -212,10 +212,14 @@ export const makeLifecycle = Effect.fnUntraced(function* (
     yield* journal.note("stopped", why)
   })
 
+  /** What makes no machine has ended one all the same, with all that ran in it. */
   const restart: Transition = Effect.gen(function* () {
     yield* journal.become("restarting", { change: { generation: next() } })
     yield* end
-    yield* provision
+    yield* Effect.mapError(provision, ({ message }) => {
+      const reason = `its machine has ended, and another could not be made: ${message}. Start it when that is over`
+      return new SandboxFailed({ sandboxId: id, reason, outcome: "unknown" })
+    })
   })
 
   /** One that fails, or cannot be recorded, is taken back: no machine stands still that is said to run. */

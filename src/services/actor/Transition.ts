@@ -2,14 +2,14 @@
  * What a transition of a sandbox's life is, how it fails, and why it may happen by itself.
  */
 import { Cause, type Effect } from "effect"
-import type { Conflict, Connection, InvalidState } from "../../domain/Errors.ts"
+import { type Conflict, type Connection, type InvalidState, SandboxFailed } from "../../domain/Errors.ts"
 import type { EventBody } from "../../domain/Event.ts"
 import type { ExpiryAction, SandboxInfo } from "../../domain/Sandbox.ts"
 import type { ProvisionError } from "../Backend.ts"
 import type { Become } from "./Journal.ts"
 
 /** How a command on a sandbox's life can fail. */
-export type LifecycleFailure = ProvisionError | InvalidState | Connection | Conflict
+export type LifecycleFailure = ProvisionError | InvalidState | SandboxFailed | Connection | Conflict
 
 /** A part of a sandbox's life. */
 export type Transition = Effect.Effect<void, LifecycleFailure>
@@ -35,5 +35,6 @@ export const becauseOf = (limit: Passed): Become => ({
 /** A cause in words. */
 export const reasonOf = (cause: Cause.Cause<unknown>): string => {
   const error = Cause.squash(cause)
+  if (error instanceof SandboxFailed) return error.reason
   return error instanceof Error ? error.message : String(error)
 }

@@ -87,8 +87,8 @@ export class SqliteDatabase {
     this.#statements = new StatementCache(this.#database, options.cacheSize)
     if (options.filename !== inMemory && !options.readOnly && options.synchronous !== "off") {
       // The log is opened by whoever reads first.
-      sizeOfPages(this.#database)
-      this.#files = new SqliteFiles(options.filename, () => sizeOfPages(this.#database))
+      this.#database.prepare("PRAGMA page_count").get()
+      this.#files = new SqliteFiles(options.filename, () => isWhole(options.filename))
     }
   }
 
@@ -117,9 +117,19 @@ const inMemory = ":memory:"
 
 const beginsTransaction = /^begin\b/i
 
-const sizeOfPages = (database: DatabaseSync): bigint => {
-  const number = (pragma: string) => Number(Object.values(database.prepare(pragma).get() ?? {})[0])
-  return BigInt(number("PRAGMA page_count") * number("PRAGMA page_size"))
+/** Whether a database has pages, and all of them, as a connection finds it that has none of them in memory. */
+const isWhole = (filename: string): boolean => {
+  try {
+    const fresh = new DatabaseSync(filename, { readOnly: true })
+    try {
+      const first = (pragma: string) => Object.values(fresh.prepare(pragma).get() ?? {})[0]
+      return first("PRAGMA page_count") !== 0 && first("PRAGMA quick_check(1)") === "ok"
+    } finally {
+      fresh.close()
+    }
+  } catch {
+    return false
+  }
 }
 
 const open = ({ busyMillis, filename, readOnly, synchronous }: DatabaseOptions): DatabaseSync => {

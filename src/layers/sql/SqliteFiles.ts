@@ -21,24 +21,34 @@ class MovedError extends Error {
 const look = (path: string): BigIntStats | undefined =>
   statSync(path, { bigint: true, throwIfNoEntry: false })
 
+/** A file, as it was opened, and how long it was when it was last looked at. */
+interface File {
+  readonly path: string
+  readonly opened: BigIntStats | undefined
+  size: bigint
+}
+
 /** The files of a database that has just been opened and read, so that its log of changes is beside it. */
 export class SqliteFiles {
-  readonly #files: ReadonlyArray<readonly [path: string, opened: BigIntStats | undefined]>
+  readonly #files: ReadonlyArray<File>
   readonly #path: string
-  /** The least that its pages take in the file, once its log has been brought into it; in bytes. */
-  readonly #smallest: () => bigint
-  #size: bigint
+  readonly #isWhole: () => boolean
 
-  constructor(path: string, smallest: () => bigint) {
+  /** `isWhole` reads the file anew, past all that its connections remember of it. */
+  constructor(path: string, isWhole: () => boolean) {
     this.#path = path
-    this.#smallest = smallest
-    this.#files = [path, `${path}-wal`].map((file) => [file, look(file)])
-    this.#size = this.#files[0]?.[1]?.size ?? 0n
+    this.#isWhole = isWhole
+    this.#files = [path, `${path}-wal`].map((file) => {
+      const opened = look(file)
+      return { path: file, opened, size: opened?.size ?? 0n }
+    })
   }
 
   /** Throws what happened to them. Costs a few microseconds. */
   check(): void {
-    for (const [path, opened] of this.#files) {
+    let isShorter = false
+    for (const file of this.#files) {
+      const { opened, path, size } = file
       const now = look(path)
       if (now === undefined) {
         throw new MovedError(`${path} was removed while it was in use; ${advice}`)
@@ -46,17 +56,18 @@ export class SqliteFiles {
       if (now.dev !== opened?.dev || now.ino !== opened.ino) {
         throw new MovedError(`${path} was replaced while it was in use; ${advice}`)
       }
-      if (path === this.#path) this.#checkSize(now.size)
+      isShorter ||= now.size < size
+      file.size = now.size
     }
-  }
-
-  /** It only grows; SQLite itself makes it shorter where somebody has it tidied up (`VACUUM`), and no page is missing then. */
-  #checkSize(size: bigint): void {
-    if (size < this.#size && size < this.#smallest()) {
+    // The file only grows, and so does its log, but where somebody has them tidied up (`VACUUM`, a checkpoint): no page is missing then.
+    if (isShorter && !this.#isWhole()) {
+      for (const file of this.#files) file.size = everShorter
       throw new MovedError(`${this.#path} was cut short while it was in use; ${advice}`)
     }
-    this.#size = size
   }
 }
+
+/** What any file is shorter than, so that one that was cut short is looked at anew each time. */
+const everShorter = 2n ** 63n
 
 const advice = "put it back as it was, or start again"

@@ -1,3 +1,4 @@
+import { DatabaseSync } from "node:sqlite"
 import { fileURLToPath } from "node:url"
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
@@ -385,6 +386,32 @@ describe.each(["callers", "own"] as const)("carried out in the thread of: %s", (
         }).pipe(Effect.provide(SqliteClient.layer({ thread, filename })), Effect.provide(listening))
       }).pipe(Effect.provide(NodeServices.layer))
     )
+
+    for (const rest of [0, 4096, 8192]) {
+      it.effect(
+        `no transaction begins once only ${rest} bytes are left of a file that was smaller when it was last seen`,
+        () =>
+          Effect.gen(function* () {
+            const fs = yield* FileSystem.FileSystem
+            const filename = yield* temporaryFile
+            const { errors, listening } = yield* listened
+            yield* Effect.gen(function* () {
+              const { sql, insert } = yield* withNumbers
+              const write = Effect.flip(sql.withTransaction(insert(2)))
+              for (let n = 0; n < 8; n++)
+                yield* sql.withTransaction(sql.unsafe(`CREATE TABLE t${n} (b TEXT) STRICT`))
+              // Somebody else brings the log into the file.
+              const other = new DatabaseSync(filename)
+              other.exec("PRAGMA wal_checkpoint(TRUNCATE)")
+              other.close()
+              yield* fs.truncate(filename, rest)
+              assert.isTrue(isMoved(yield* write))
+              assert.isTrue(isMoved(yield* write))
+              assert.match(errors.join(), /was cut short/)
+            }).pipe(Effect.provide(SqliteClient.layer({ thread, filename })), Effect.provide(listening))
+          }).pipe(Effect.provide(NodeServices.layer))
+      )
+    }
 
     it.live("what was acknowledged is there after kill -9, without a gap", () =>
       Effect.gen(function* () {

@@ -271,4 +271,39 @@ describe("a hostile client", () => {
       yield* Effect.repeat(again, { until: (answered) => answered.startsWith("HTTP/1.1 100 ") })
     }).pipe(Effect.scoped)
   )
+
+  it.live("that does not take its answers over plain HTTP has only so many bytes of them waiting", () =>
+    Effect.gen(function* () {
+      const service = yield* start({ outputBytesPerCaller: 6 * 2 ** 20 })
+      const own = yield* service.as(aliceToken)
+      const sandbox = yield* (yield* service.as("mallory")).createDetached()
+      const path = `/home/user${"/".concat("d".repeat(240)).repeat(15)}`
+      yield* sandbox.files.makeDir(path)
+      yield* sandbox.commands.run("i=0; while [ $i -lt 1200 ]; do echo > n$i; i=$((i+1)); done", {
+        cwd: path
+      })
+      const payload = { sandboxId: sandbox.id, path }
+      const body = `${JSON.stringify({ _tag: "Request", id: "1", tag: "ListFiles", payload, headers: [] })}\n`
+      const ask = Effect.gen(function* () {
+        const head = `Content-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}`
+        const socket = yield* announce(service.url, head)
+        socket.write(body)
+        const text = yield* answer(socket)
+        socket.pause()
+        return { socket, text }
+      })
+      // What the kernel holds of an answer is sent; the rest waits.
+      const asked = yield* Effect.replicateEffect(ask, 8)
+      assert.match(asked[0]?.text ?? "", /^HTTP\/1.1 200 /)
+      assert.match(asked.at(-1)?.text ?? "", /^HTTP\/1.1 429 /)
+      yield* unhurt(own)
+      for (const { socket } of asked) socket.destroy()
+      // There is room again as soon as the service has seen that they left.
+      const again = Effect.map(ask, ({ socket, text }) => {
+        socket.destroy()
+        return text.startsWith("HTTP/1.1 200 ")
+      })
+      yield* Effect.repeat(again, { until: (isGiven) => isGiven })
+    }).pipe(Effect.scoped)
+  )
 })

@@ -15,6 +15,7 @@ import { ServedRpcs } from "../ServedRpcs.ts"
 import { weigher } from "./BinaryWeight.ts"
 import { smallBytes } from "./Frames.ts"
 import { refuse } from "./Gate.ts"
+import { Held } from "./Held.ts"
 import { CurrentSession, type Session } from "./Session.ts"
 import type { Limits } from "./Settings.ts"
 import type { Turns } from "./Turns.ts"
@@ -161,6 +162,22 @@ const room = ({ requests }: Session, bytes: number) =>
     ({ settle }) => Effect.sync(() => settle(0))
   )
 
+/** Counts an answer that is whole, until it is taken or its connection has ended, as part of what its caller may have waiting. */
+const counted = (response: Response) =>
+  Effect.gen(function* () {
+    const { body } = response
+    const session = yield* CurrentSession
+    if (session === undefined || body._tag !== "Uint8Array") return response
+    const held = yield* Effect.acquireRelease(
+      Effect.sync(() => new Held(session.output)),
+      (held) => Effect.sync(() => held.clear())
+    )
+    if (held.ahead(body.contentLength)) return response
+    held.clear()
+    const reason = "as much as may wait for this caller waits already: take those answers first"
+    return yield* new ResourceExhausted({ resource: "answers", reason, retryAfterMillis: 1_000 })
+  })
+
 /** Decides about plain HTTP requests, each one document of JSON, before they are answered. */
 export const beforeHttp = <R>(
   answer: Effect.Effect<Response, never, R>,
@@ -200,5 +217,8 @@ export const beforeHttp = <R>(
       if (bytes.byteLength > light.bytes) return yield* inTurn(Effect.andThen(decide, answer))
       const weight = yield* decide
       return yield* isLight(bytes.byteLength, weight) ? answer : inTurn(answer)
-    }).pipe(Effect.catch((refusal) => Effect.succeed(refuse(refusal))))
+    }).pipe(
+      Effect.flatMap(counted),
+      Effect.catch((refusal) => Effect.succeed(refuse(refusal)))
+    )
   )

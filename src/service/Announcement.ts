@@ -9,6 +9,7 @@
 import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs"
 import { Effect, FileSystem, Path, type PlatformError, Redacted, Result, Schema, type Scope } from "effect"
 import { BackendFailed } from "../domain/Errors.ts"
+import { makeDirectories } from "../services/makeDirectories.ts"
 
 /** Where a service is, and the token that opens it. */
 export interface Found {
@@ -120,7 +121,7 @@ export const announce = Effect.fnUntraced(function* (
   )
   const write = Effect.gen(function* () {
     const temporary = `${file}.${pid}`
-    yield* fs.makeDirectory(baseDir, { recursive: true, mode: 0o700 })
+    yield* makeDirectories(fs, baseDir)
     yield* clear(baseDir)
     yield* fs.remove(temporary, { force: true })
     yield* Effect.scoped(

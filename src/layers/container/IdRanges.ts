@@ -16,6 +16,7 @@ import type { PlatformError } from "effect/PlatformError"
 import * as Random from "effect/Random"
 import * as Ref from "effect/Ref"
 import { type BackendFailed, ResourceExhausted } from "../../domain/Errors.ts"
+import { makeDirectories } from "../../services/makeDirectories.ts"
 import { idCount } from "./Bundle.ts"
 import { fromPlatform, startFailed } from "./Failures.ts"
 import { ContainerSettings, layout } from "./Settings.ts"
@@ -61,7 +62,7 @@ const make = Effect.gen(function* () {
   const settings = yield* ContainerSettings
   const directory = layout(settings).ids
   const failed = Effect.mapError(fromPlatform("allocate user ids"))
-  yield* failed(fs.makeDirectory(directory, { recursive: true, mode: 0o700 }))
+  yield* failed(makeDirectories(fs, directory))
   // Instances begin at different places, so that they seldom try the same range.
   const next = yield* Ref.make(yield* Random.nextIntBetween(0, rangeCount))
 

@@ -8,6 +8,7 @@ import * as ChildProcess from "effect/process/ChildProcess"
 import type { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
+import { makeDirectories } from "../../services/makeDirectories.ts"
 import { Cgroups } from "./Cgroup.ts"
 import { stageFor } from "./Launch.ts"
 
@@ -85,7 +86,7 @@ const programs = (options: ProbeOptions) =>
 const kernel = Effect.fnUntraced(function* (options: ProbeOptions) {
   const fs = yield* FileSystem.FileSystem
   const directory = `${options.baseDir}/probe`
-  yield* Effect.ignore(fs.makeDirectory(directory, { recursive: true, mode: 0o700 }))
+  yield* Effect.ignore(makeDirectories(fs, directory))
   const text = yield* output(
     options.helper,
     "probe",

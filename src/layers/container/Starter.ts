@@ -16,6 +16,7 @@ import {
 } from "../../domain/Errors.ts"
 import type { SandboxSpec } from "../../domain/Sandbox.ts"
 import type { MachineRequest } from "../../services/Backend.ts"
+import { makeDirectories } from "../../services/makeDirectories.ts"
 import { runtimeSpec } from "./Bundle.ts"
 import { Cgroups } from "./Cgroup.ts"
 import { type Container, ContainerFiles } from "./ContainerFiles.ts"
@@ -89,9 +90,7 @@ const make = Effect.gen(function* () {
     "1 minute"
   )
   for (const directory of [places.containers, places.runtimeState, places.disks, places.images]) {
-    yield* fs
-      .makeDirectory(directory, { recursive: true, mode: 0o700 })
-      .pipe(Effect.mapError(fromPlatform("make the state directory")))
+    yield* makeDirectories(fs, directory).pipe(Effect.mapError(fromPlatform("make the state directory")))
   }
 
   /** Whether a directory, its links resolved, is at or below one of those listed. */

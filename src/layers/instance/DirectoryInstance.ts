@@ -23,6 +23,7 @@ import type { SecureRandom } from "effect/crypto"
 import type { SqlError } from "effect/sql"
 import { BackendFailed, Conflict, InvalidArgument, ResourceExhausted } from "../../domain/Errors.ts"
 import { type DeadInstance, Instance, InstanceId, makeInstanceId } from "../../services/Instance.ts"
+import { makeDirectories } from "../../services/makeDirectories.ts"
 import { isDiskFull } from "../sql/SqliteErrors.ts"
 import * as Lock from "./lock.ts"
 
@@ -127,7 +128,7 @@ const lockDirectory = Effect.fnUntraced(function* (stateDir: string) {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
   // Environments of sandboxes stand in there: nobody else has business with it.
-  yield* fs.makeDirectory(stateDir, { recursive: true, mode: 0o700 }).pipe(Effect.mapError(failed(stateDir)))
+  yield* makeDirectories(fs, stateDir).pipe(Effect.mapError(failed(stateDir)))
   yield* Lock.acquire(path.join(stateDir, lockName)).pipe(Effect.mapError(lockFailed(stateDir)))
 })
 
@@ -231,6 +232,8 @@ const failed =
       case "ENAMETOOLONG":
       case "ELOOP":
         return unwritable(stateDir, "not a directory")
+      case "ENOENT":
+        return unwritable(stateDir, "no directory can be made there")
       case "ENOSPC":
       case "EDQUOT":
         return new ResourceExhausted({ resource: "disk", reason: `no space for ${stateDir}` })

@@ -128,6 +128,9 @@ layer(Layer.merge(NodeServices.layer, SecureRandom.layerWebCrypto))("an instance
       assert.deepInclude(yield* at(`${directory}/file`), { _tag: "InvalidArgument", field: "stateDir" })
       assert.deepInclude(yield* at(`${directory}/file/below`), { _tag: "InvalidArgument", field: "stateDir" })
       assert.deepInclude(yield* at("/sys/nowhere"), { _tag: "InvalidArgument", field: "stateDir" })
+      assert.deepInclude(yield* at("/proc/nowhere/below"), { _tag: "InvalidArgument", field: "stateDir" })
+      yield* fs.symlink(`${directory}/nothing`, `${directory}/dangling`)
+      assert.deepInclude(yield* at(`${directory}/dangling`), { _tag: "InvalidArgument", field: "stateDir" })
     })
   )
 

@@ -85,10 +85,10 @@ export const remote = (service: Service) =>
     return SandboxesClient.layer(service)
   })
 
-/** How long to wait for another command that has the state directory. */
-const lockWait = { times: 50, schedule: Schedule.spaced("100 millis") }
+/** How long to wait for whoever has the state directory: a service that ends takes its drain and two seconds. */
+const lockWait = { times: 150, schedule: Schedule.spaced("100 millis") }
 
-/** Builds a layer, and for a few seconds again and again while another program holds what it needs. */
+/** Builds a layer, and for some seconds again and again while another program holds what it needs. */
 export const whenFree = <A, E extends { readonly _tag: string }, R>(layer: Layer.Layer<A, E, R>) =>
   Layer.effectContext(
     Effect.gen(function* () {
@@ -107,29 +107,31 @@ const isHeld = (error: { readonly _tag: string }) =>
   error._tag === "Conflict" && "kind" in error && error.kind === "instance"
 
 /** `Sandboxes` of this user on this machine, in containers, managed by this command. They stay when it ends. */
-export const embedded = Effect.gen(function* () {
+const embedded = Effect.gen(function* () {
   const stateDir = yield* ownStateDir
   const { Container } = yield* Effect.promise(() => import("../container.ts"))
-  return whenFree(Container.layer({ stateDir, directoryImages: true })).pipe(
+  return Container.layer({ stateDir, directoryImages: true })
+})
+
+/** `Sandboxes`, wherever the options say they are. A service that takes the place of one that ends is found meanwhile. */
+export const sandboxes = (options: ConnectionOptions) =>
+  whenFree(
+    Layer.unwrap(
+      Effect.gen(function* () {
+        const service = yield* findService(options)
+        return service === undefined ? yield* embedded : yield* remote(service)
+      })
+    )
+  ).pipe(
     Layer.catchTag("Conflict", () =>
       Layer.effect(
         Sandboxes,
         Effect.fail(
           refuse(
-            "another fiberbox command is using your sandboxes",
+            "another fiberbox command is using your sandboxes, or a service that is ending",
             "wait for it; or run `fiberbox serve`, by which any number of commands share them"
           )
         )
       )
     )
-  )
-})
-
-/** `Sandboxes`, wherever the options say they are. */
-export const sandboxes = (options: ConnectionOptions) =>
-  Layer.unwrap(
-    Effect.gen(function* () {
-      const service = yield* findService(options)
-      return service === undefined ? yield* embedded : yield* remote(service)
-    })
   )

@@ -92,6 +92,32 @@ describe("fiberbox serve", () => {
 
 describe.runIf(canRunContainers)("without a service", () => {
   it.live(
+    "a command that is begun while a service ends goes on with the next one",
+    () =>
+      Effect.gen(function* () {
+        const baseDir = yield* temporary
+        const first = yield* serve([], { baseDir })
+        assert.strictEqual((yield* fiberbox(["create", "--name", "dev"], { baseDir })).code, 0)
+        // It keeps the service for its whole drain.
+        const long = yield* start(["exec", "dev", "--", "sleep", "600"], { baseDir, open: true })
+        yield* Effect.repeat(fiberbox(["ps", "dev"], { baseDir }), {
+          until: ({ out }) => out.includes("sleep")
+        })
+        yield* first.running.signal("SIGTERM")
+        const listing = yield* start(["ls", "-q"], { baseDir })
+        const second = yield* serve([], { baseDir })
+        const { code, out, err } = yield* listing.ended
+        assert.deepStrictEqual([code, err], [0, ""])
+        assert.match(out, /^sb_\S+\n$/)
+        yield* long.signal("SIGINT")
+        yield* long.ended
+        yield* fiberbox(["kill", "dev"], { baseDir })
+        yield* second.running.signal("SIGTERM")
+      }).pipe(Effect.scoped),
+    60_000
+  )
+
+  it.live(
     "commands share sandboxes that stay, processes and pauses included; a service takes them over; then they are gone",
     () =>
       Effect.gen(function* () {
@@ -114,7 +140,7 @@ describe.runIf(canRunContainers)("without a service", () => {
         yield* attached.shows("3\n")
         const kept = yield* run("ls")
         assert.strictEqual(kept.code, 125)
-        assert.match(kept.err, /another fiberbox command is using your sandboxes .*fiberbox serve/)
+        assert.match(kept.err, /another fiberbox command is using your sandboxes, .*fiberbox serve/)
         yield* attached.signal("SIGINT")
         assert.strictEqual((yield* attached.ended).code, 130)
 

@@ -58,12 +58,14 @@ const ways: ReadonlyArray<readonly [name: string, way: Effect.Effect<Way, unknow
   ["over HTTP", overConnection("http")]
 ]
 
-/** Some turns of the event loop, for what ends within this process, or some milliseconds, for what crosses a connection. */
-const moment = Effect.flatMap(Random.nextBetween(0, 12), (at) => {
-  const millis = at - 6
-  return millis > 0
-    ? Effect.sleep(millis)
-    : Effect.replicateEffect(Effect.yieldNow, at * 5, { discard: true })
+/**
+ * At once for the first of every twelve rounds, before anything has begun; then after some turns of the
+ * event loop, for what ends within this process, or some milliseconds, for what crosses a connection.
+ */
+const moment = Effect.fnUntraced(function* (round: number) {
+  const at = round % 12
+  if (at < 6) return yield* Effect.replicateEffect(Effect.yieldNow, at * 5, { discard: true })
+  yield* Effect.sleep(at - 5 - (yield* Random.next))
 })
 
 /** What never waits would run to its end at once: it gives way every few steps instead, so that it can be met half-way. */
@@ -94,7 +96,7 @@ describe("a creation that is interrupted at a random moment leaves nothing", () 
               return Effect.never
             })
             const scoped = yield* Effect.forkChild(givingWay(Effect.scoped(held)))
-            yield* moment
+            yield* moment(round)
             yield* Effect.all([Fiber.interrupt(creating), Fiber.interrupt(scoped)], { concurrency: 2 })
             const exit = yield* Fiber.await(creating)
             if (Exit.isSuccess(exit)) yield* exit.value.kill
@@ -125,7 +127,7 @@ describe("a creation that is interrupted at a random moment leaves nothing", () 
               (sandbox) => sandbox.kill(),
               () => {}
             )
-            yield* moment
+            yield* moment(round)
             controller.abort()
             yield* Effect.promise(() => made)
           }

@@ -35,6 +35,7 @@ const hintOf = (error: SandboxError): string | undefined => {
     case "SpawnFailed":
       return spawnHint[error.reason]
     case "Timeout":
+      if (error.limit === "lease") return undefined
       return error.limit === "command" ? "--timeout sets the limit" : doctor
     case "InvalidArgument":
       return error.field === "url"

@@ -3,7 +3,7 @@
  * `run`, `exec`, `shell` and `attach` have in common.
  */
 import { Cause, Effect, Option, Stream } from "effect"
-import { InvalidResponse } from "../domain/Errors.ts"
+import { InvalidResponse, silenceOf } from "../domain/Errors.ts"
 import { exitCodeOf, type ProcessEvent, type Signal } from "../domain/Process.ts"
 import type { Pty } from "../services/Process.ts"
 import type { Argv, ProcessOptions } from "../services/Processes.ts"
@@ -208,6 +208,7 @@ const passAsBytes = ({ process, tty }: Pick<ProgramRequest, "tty" | "process">):
         return say(`${event.to - event.from} bytes of output were lost here`)
       case "Exited": {
         const { timeoutMillis } = process
+        if (event.lapsedMillis !== undefined) return say(silenceOf(event.lapsedMillis))
         return event.timedOut && timeoutMillis !== undefined
           ? say(`ended by --timeout after ${timeoutMillis / 1000} s`)
           : Effect.void

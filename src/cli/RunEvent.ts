@@ -45,6 +45,8 @@ export const RunEvent = Schema.Union([
     signal: Schema.optionalKey(Schema.String),
     /** Whether `--timeout` ended it. */
     timedOut: Schema.Boolean,
+    /** There when it was ended because `fiberbox` was not heard of for so many milliseconds. */
+    lapsedMillis: Schema.optionalKey(Schema.Number),
     at: Timestamp
   }),
   /** fiberbox let go of the program, which goes on; `cursor` is where to attach again without missing a byte. */
@@ -93,10 +95,11 @@ export class Lines {
       case "Truncated":
         return [{ event: "truncated", bytes: event.to - event.from }]
       case "Exited": {
-        const { at, status, timedOut } = event
+        const { at, lapsedMillis, status, timedOut } = event
         const exitCode = timedOut ? timedOutCode : exitCodeOf(status)
         const signal = status._tag === "Signaled" ? { signal: status.signal } : {}
-        return [...this.#flush(at), { event: "exited", exitCode, ...signal, timedOut, at }]
+        const lapsed = lapsedMillis === undefined ? {} : { lapsedMillis }
+        return [...this.#flush(at), { event: "exited", exitCode, ...signal, timedOut, ...lapsed, at }]
       }
     }
   }

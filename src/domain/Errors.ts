@@ -71,13 +71,18 @@ export type ResourceKind = typeof ResourceKind.Type
 
 /** What the caller named does not exist, or belongs to somebody else. */
 export class NotFound
-  extends Schema.TaggedError<NotFound>(id("NotFound"))("NotFound", { kind: ResourceKind, id: Schema.String })
+  extends Schema.TaggedError<NotFound>(id("NotFound"))("NotFound", {
+    kind: ResourceKind,
+    id: Schema.String,
+    /** Why it is there no more, where that is known and nobody asked for it. */
+    reason: Schema.optional(Schema.String)
+  })
   implements Answers
 {
   readonly isRetryable = false
   readonly outcome = "not-started"
   override get message(): string {
-    return `no ${this.kind} ${this.id}`
+    return `no ${this.kind} ${this.id}${this.reason === undefined ? "" : `: ${this.reason}`}`
   }
 }
 
@@ -96,13 +101,26 @@ export class Api
   }
 }
 
+/** Why what a client held has ended, when it did not renew its lease for so many milliseconds. */
+export const silenceOf = (millis: number): string =>
+  `its client was not heard of for ${millis / 1000} s, and what the client held has ended with its lease`
+
 /** Which limit a {@link Timeout} ran into. */
-export const TimeoutLimit = Schema.Literals(["command", "idle", "transport", "wait", "provision", "drain"])
+export const TimeoutLimit = Schema.Literals([
+  "command",
+  "idle",
+  "transport",
+  "wait",
+  "provision",
+  "drain",
+  "lease"
+])
 export type TimeoutLimit = typeof TimeoutLimit.Type
 
 /**
  * A deadline passed. `limit` says which: the command's own time, an idle
- * reader, a lost transport, a wait for a state, a machine's start, or a drain.
+ * reader, a lost transport, a wait for a state, a machine's start, a drain, or the lease of a client
+ * that was not heard of for so long.
  */
 export class Timeout
   extends Schema.TaggedError<Timeout>(id("Timeout"))("Timeout", {
@@ -123,7 +141,9 @@ export class Timeout
     return this.outcome === "not-started" || this.limit === "wait"
   }
   override get message(): string {
-    return `the ${this.limit} limit of ${this.millis} ms has passed`
+    return this.limit === "lease"
+      ? silenceOf(this.millis)
+      : `the ${this.limit} limit of ${this.millis} ms has passed`
   }
 }
 

@@ -189,7 +189,9 @@ export const ProcessEvent = Schema.Union([
     status: ExitStatus,
     cursor: Cursor,
     at: Timestamp,
-    timedOut: Schema.Boolean
+    timedOut: Schema.Boolean,
+    /** There when it was ended because its client did not renew its lease for so many milliseconds. */
+    lapsedMillis: Schema.optional(Schema.Number)
   })
 ])
 export type ProcessEvent = typeof ProcessEvent.Type

@@ -254,7 +254,7 @@ export const SandboxInfo = Schema.Struct({
   /** The name, or a short name made from the id; unique per owner. */
   slug: Schema.String,
   status: Status,
-  /** Why it is failed, lost or killed. */
+  /** Why it is in this status, where nobody asked for that. */
   reason: Schema.optional(Schema.String),
   generation: Generation,
   backend: Schema.String,

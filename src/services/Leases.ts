@@ -16,10 +16,11 @@ import * as ServiceMetrics from "./ServiceMetrics.ts"
 /** How long a lease lives that nobody has renewed yet, in milliseconds. */
 export const graceMillis = 60_000
 
-/** What a lease ends when it lapses. It never fails. */
-export type Release = Effect.Effect<void>
+/** Ends what a lease holds: because its client was not heard of for so many milliseconds, or with undefined because it has ended the lease. It never fails. */
+export type Release = (silentMillis: number | undefined) => Effect.Effect<void>
 
 interface Lease {
+  ttlMillis: number
   expiresAt: number
   readonly holds: Map<string, Release>
 }
@@ -52,11 +53,14 @@ const make = Effect.gen(function* () {
   const watches = yield* FiberMap.make<string>()
   const keyOf = (owner: Owner, lease: LeaseId) => `${owner}\0${lease}`
 
-  const lapse = (key: string) =>
+  const release = (key: string, silentMillis: number | undefined) =>
     Effect.suspend(() => {
       const holds = leases.get(key)?.holds.values() ?? []
       leases.delete(key)
-      return Effect.forEach(holds, (release) => release, { concurrency: "unbounded", discard: true })
+      return Effect.forEach(holds, (release) => release(silentMillis), {
+        concurrency: "unbounded",
+        discard: true
+      })
     })
 
   const watch = (key: string, lease: Lease): Effect.Effect<void> =>
@@ -64,7 +68,7 @@ const make = Effect.gen(function* () {
       const left = lease.expiresAt - now()
       if (left <= 0) {
         yield* Metric.update(ServiceMetrics.leaseLapses, 1)
-        return yield* Effect.uninterruptible(lapse(key))
+        return yield* Effect.uninterruptible(release(key, lease.ttlMillis))
       }
       yield* Effect.sleep(left)
       return yield* watch(key, lease)
@@ -73,7 +77,7 @@ const make = Effect.gen(function* () {
   const existing = Effect.fnUntraced(function* (key: string, ttlMillis: number) {
     const found = leases.get(key)
     if (found !== undefined) return found
-    const lease: Lease = { expiresAt: now() + ttlMillis, holds: new Map() }
+    const lease: Lease = { ttlMillis, expiresAt: now() + ttlMillis, holds: new Map() }
     leases.set(key, lease)
     yield* FiberMap.run(watches, key, watch(key, lease))
     return lease
@@ -84,13 +88,14 @@ const make = Effect.gen(function* () {
       const key = keyOf(owner, id)
       const lease = yield* existing(key, ttlMillis)
       const before = lease.expiresAt
+      lease.ttlMillis = ttlMillis
       lease.expiresAt = now() + ttlMillis
       // Who watches it sleeps until the time that was known before.
       if (lease.expiresAt < before) yield* FiberMap.run(watches, key, watch(key, lease))
     }),
     end: (owner, id) => {
       const key = keyOf(owner, id)
-      return Effect.andThen(FiberMap.remove(watches, key), lapse(key))
+      return Effect.andThen(FiberMap.remove(watches, key), release(key, undefined))
     },
     hold: Effect.fnUntraced(function* (owner, id, name, release) {
       const lease = yield* existing(keyOf(owner, id), graceMillis)

@@ -415,6 +415,14 @@ const resultOf = Effect.fnUntraced(function* (
     return yield* new InvalidResponse({ reason: "a process's events ended before its exit" })
   }
   if (exited.timedOut) return yield* timedOut(spec, output)
+  if (exited.lapsedMillis !== undefined) {
+    return yield* new Timeout({
+      limit: "lease",
+      millis: exited.lapsedMillis,
+      outcome: "unknown",
+      ...captured
+    })
+  }
   const exitCode = exitCodeOf(exited.status)
   if (exitCode !== 0) {
     const signal = exited.status._tag === "Signaled" ? exited.status.signal : undefined

@@ -146,8 +146,9 @@ const make = Effect.gen(function* () {
   const { activity, counted, tend, use, source, read } = yield* makeReach(id, lifecycle, attachments)
   yield* watchExpiries(journal, activity, (limit) => lifecycle.expire(limit, defaultGraceMillis))
   if (record.status !== "killed" && record.lease !== undefined) {
-    const kill = Effect.ignore(lifecycle.command("kill", 0))
-    yield* leases.hold(record.owner, record.lease, id, kill)
+    yield* leases.hold(record.owner, record.lease, id, (silentMillis) =>
+      Effect.ignore(lifecycle.letGo(silentMillis))
+    )
   }
 
   const info = Effect.sync(() => infoOf(journal.current()))
@@ -163,8 +164,9 @@ const make = Effect.gen(function* () {
             if (event._tag === "Output") count(ServiceMetrics.outputBytes, event.data)
             if (event._tag !== "Exited") return bound(event)
             const { treeAlive, ...exited } = event
+            const lapsedMillis = exited.status._tag === "Signaled" ? bounds.lapsed(processId) : undefined
             bounds.exited(processId, treeAlive)
-            return bound(exited)
+            return bound(lapsedMillis === undefined ? exited : { ...exited, lapsedMillis })
           }
           const next: Pull<ProcessEvent, E> = Effect.flatMap(pull, (arrived) => {
             const seen = arrived.flatMap(see)

@@ -7,13 +7,14 @@ import { graceMillis, Leases } from "../../src/services/Leases.ts"
 const owner = Owner.make("alice")
 const lease = LeaseId.make("lease-of-alice-1")
 
-/** Holds something, and tells whether it was released. */
+/** Holds something, and tells whether it was released, and after how many milliseconds of silence. */
 const held = Effect.gen(function* () {
   const leases = yield* Leases
-  let released = false
-  const release = Effect.sync(() => {
-    released = true
-  })
+  let released: { readonly silentMillis: number | undefined } | undefined
+  const release = (silentMillis: number | undefined) =>
+    Effect.sync(() => {
+      released = { silentMillis }
+    })
   yield* leases.hold(owner, lease, "a sandbox", release)
   return () => released
 })
@@ -21,46 +22,46 @@ const held = Effect.gen(function* () {
 describe("a lease", () => {
   it.effect("that nobody renews keeps what it holds for a while", () =>
     Effect.gen(function* () {
-      const isReleased = yield* held
+      const released = yield* held
       yield* TestClock.adjust(graceMillis - 1)
-      assert.isFalse(isReleased())
+      assert.isUndefined(released())
       yield* TestClock.adjust(1)
-      assert.isTrue(isReleased())
+      assert.deepStrictEqual(released(), { silentMillis: graceMillis })
     }).pipe(Effect.provide(Leases.layer))
   )
 
   it.effect("lapses when its client said, though something was held before the client said it", () =>
     Effect.gen(function* () {
       const leases = yield* Leases
-      const isReleased = yield* held
+      const released = yield* held
       yield* leases.renew(owner, lease, 1_000)
       yield* TestClock.adjust(999)
-      assert.isFalse(isReleased())
+      assert.isUndefined(released())
       yield* TestClock.adjust(1)
-      assert.isTrue(isReleased())
+      assert.deepStrictEqual(released(), { silentMillis: 1_000 })
     }).pipe(Effect.provide(Leases.layer))
   )
 
   it.effect("lives as long as it is renewed", () =>
     Effect.gen(function* () {
       const leases = yield* Leases
-      const isReleased = yield* held
+      const released = yield* held
       for (let count = 0; count < 100; count++) {
         yield* leases.renew(owner, lease, 3_000)
         yield* TestClock.adjust(2_000)
       }
-      assert.isFalse(isReleased())
+      assert.isUndefined(released())
       yield* leases.end(owner, lease)
-      assert.isTrue(isReleased())
+      assert.deepStrictEqual(released(), { silentMillis: undefined })
     }).pipe(Effect.provide(Leases.layer))
   )
 
   it.effect("of another with the same name holds nothing of mine", () =>
     Effect.gen(function* () {
       const leases = yield* Leases
-      const isReleased = yield* held
+      const released = yield* held
       yield* leases.end(Owner.make("bob"), lease)
-      assert.isFalse(isReleased())
+      assert.isUndefined(released())
     }).pipe(Effect.provide(Leases.layer))
   )
 })

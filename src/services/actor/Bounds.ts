@@ -24,6 +24,8 @@ export interface Bounds {
   ) => Effect.Effect<boolean>
   /** Tells, as long as it is asked, whether the time of this process has passed: then its limit in milliseconds. */
   readonly overdue: (processId: ProcessId) => () => number | undefined
+  /** For how many milliseconds the client of a program was not heard of, if it was ended for that. */
+  readonly lapsed: (processId: ProcessId) => number | undefined
   /** Forgets what was not started after all. */
   readonly refused: (processId: ProcessId) => void
   /** A program has exited; whether something that came from it is alive. */
@@ -44,6 +46,9 @@ interface Bounded {
   isOverdue: boolean
 }
 
+/** Of how many programs it is remembered that they were ended with their leases. */
+const maxLapsed = 1024
+
 const backoff = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("5 seconds")])
 
 /** What bounds need of the sandbox. */
@@ -62,6 +67,8 @@ export const makeBounds = Effect.fnUntraced(function* (
   const leases = yield* Leases
   const { id, owner } = sandbox
   const bounded = new Map<ProcessId, Bounded>()
+  /** The last programs that were ended with their leases, and for how long these were not renewed. */
+  const lapsed = new Map<ProcessId, number>()
   const restoring = yield* FiberHandle.make()
   const telling = yield* FiberHandle.make()
 
@@ -70,6 +77,12 @@ export const makeBounds = Effect.fnUntraced(function* (
   const letGo = (processId: ProcessId, one: Bounded) => {
     if (one.lease !== undefined) leases.drop(owner, one.lease, nameOf(processId))
     one.lease = undefined
+  }
+
+  const noteLapse = (processId: ProcessId, silentMillis: number) => {
+    lapsed.set(processId, silentMillis)
+    const [oldest] = lapsed.keys()
+    if (lapsed.size > maxLapsed && oldest !== undefined) lapsed.delete(oldest)
   }
 
   const forget = (processId: ProcessId) => {
@@ -102,7 +115,11 @@ export const makeBounds = Effect.fnUntraced(function* (
       if (timeoutMillis !== undefined) deadlines.start(processId, timeoutMillis)
       if (lease === undefined) return Effect.succeed(true)
       // Not before it lapses: a machine is adopted while its actor is still being made.
-      const release = Effect.suspend(() => end(start, "request"))
+      const release = (silentMillis: number | undefined) =>
+        Effect.suspend(() => {
+          if (silentMillis !== undefined) noteLapse(processId, silentMillis)
+          return end(start, "request")
+        })
       return Effect.as(leases.hold(owner, lease, nameOf(processId), release), true)
     })
 
@@ -121,6 +138,7 @@ export const makeBounds = Effect.fnUntraced(function* (
       const one = bounded.get(processId)
       return () => (one?.isOverdue === true ? one.timeoutMillis : undefined)
     },
+    lapsed: (processId) => lapsed.get(processId),
     refused: forget,
     exited: (processId, treeAlive) => {
       const one = bounded.get(processId)
@@ -145,6 +163,7 @@ export const makeBounds = Effect.fnUntraced(function* (
       Effect.andThen(FiberHandle.clear(restoring), FiberHandle.clear(telling)),
       Effect.sync(() => {
         for (const processId of [...bounded.keys()]) forget(processId)
+        lapsed.clear()
       })
     ),
     restore: (machine) =>

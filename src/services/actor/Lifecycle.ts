@@ -23,6 +23,7 @@ import {
   InvalidState,
   NotFound,
   SandboxFailed,
+  silenceOf,
   type Timeout
 } from "../../domain/Errors.ts"
 import { Generation, ProcessId } from "../../domain/Ids.ts"
@@ -58,6 +59,8 @@ export interface Lifecycle {
   readonly command: (command: Command, graceMillis: number) => Changed
   /** Kills the sandbox as one that was never handed out: its key is free for another. */
   readonly discard: Changed
+  /** Kills it with the lease that holds it; see `Release` in `services/Leases.ts`. */
+  readonly letGo: (silentMillis: number | undefined) => Changed
   /** Carries out the action of a limit. The record lets go of the limit when it says that this has been done. */
   readonly expire: (limit: Passed, graceMillis: number) => Changed
   /** The running machine, for an operation of this name by a handle of this generation. */
@@ -110,7 +113,7 @@ export const makeLifecycle = Effect.fnUntraced(function* (
   const { id } = journal.current()
   const status = () => journal.current().status
   const info = () => infoOf(journal.current())
-  const missing = () => new NotFound({ kind: "sandbox", id })
+  const missing = () => new NotFound({ kind: "sandbox", id, reason: journal.current().reason })
   const invalid = (operation: string) => new InvalidState({ sandboxId: id, status: status(), operation })
   const next = () => Generation.make(journal.current().generation + 1)
   const request = () => {
@@ -436,6 +439,7 @@ export const makeLifecycle = Effect.fnUntraced(function* (
     command: (command, graceMillis) =>
       command === "kill" ? kill() : Effect.flatMap(transit(carryOut(command, graceMillis)), outcome),
     discard: kill({ change: { idempotencyKey: undefined } }),
+    letGo: (silentMillis) => kill(silentMillis === undefined ? {} : { reason: silenceOf(silentMillis) }),
     expire: (limit, graceMillis) => {
       const why = becauseOf(limit)
       const { action } = limit

@@ -27,6 +27,7 @@ export const expired = ({ what }: Passed): EventBody => ({ _tag: "Expired", what
 
 /** What is written together with the effect of a limit. One that was set anew in the meantime stays. */
 export const becauseOf = (limit: Passed): Become => ({
+  reason: limit.what === "ttl" ? "its time to live has passed" : "it was idle for longer than it may",
   before: [expired(limit)],
   change: (record) =>
     limit.what === "ttl" && record.expiresAt === limit.expiresAt ? { expiresAt: undefined } : {}

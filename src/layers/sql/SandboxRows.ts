@@ -86,8 +86,9 @@ export const makeReader = (sql: SqlClient.SqlClient) => {
     )
     if (!told.has(id)) {
       told.add(id)
+      const what = Result.isSuccess(columns) ? "it can be killed" : "`fiberbox remains` shows it"
       yield* Effect.logError(
-        `the record of the sandbox ${String(id)} cannot be read; its disk is kept, and it can be killed: ${error.message}`
+        `the record of the sandbox ${String(id)} cannot be read; its disk is kept, and ${what}: ${error.message}`
       )
     }
     return Result.isSuccess(columns) ? standIn(columns.success[0]) : undefined

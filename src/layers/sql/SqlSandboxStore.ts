@@ -8,13 +8,19 @@ import { Clock, Effect, Layer, type Path, Schema } from "effect"
 import { SqlClient, type Statement } from "effect/sql"
 import { type BackendFailed, Conflict, type InvalidArgument } from "../../domain/Errors.ts"
 import { type EventBody, SandboxEvent } from "../../domain/Event.ts"
-import { groupOf, type IdempotencyKey, type Owner, SandboxId } from "../../domain/Ids.ts"
+import { groupOf, type IdempotencyKey, Owner, SandboxId } from "../../domain/Ids.ts"
 import { type ListRequest, Timestamp } from "../../domain/Sandbox.ts"
 import { Status } from "../../domain/Status.ts"
 import type { Instance } from "../../services/Instance.ts"
 import * as PageCursor from "../../services/PageCursor.ts"
 import type { Admission } from "../../services/Quotas.ts"
-import { keptIn, type SandboxRecord, SandboxStore, tombstonesKept } from "../../services/SandboxStore.ts"
+import {
+  type Known,
+  keptIn,
+  type SandboxRecord,
+  SandboxStore,
+  tombstonesKept
+} from "../../services/SandboxStore.ts"
 import * as Database from "./Database.ts"
 import { failed, reading, writing } from "./Database.ts"
 import { encodeRecord, makeReader } from "./SandboxRows.ts"
@@ -52,11 +58,27 @@ const decodeLast = Schema.decodeUnknownEffect(Schema.Tuple([Schema.Struct({ last
 const decodeTimes = Schema.decodeUnknownEffect(Schema.Array(Schema.Struct({ killed_at: Timestamp })))
 const decodeSizes = Schema.decodeUnknownEffect(Schema.Array(Schema.Struct({ bytes: Schema.Natural })))
 const decodeCounts = Schema.decodeUnknownEffect(
-  Schema.Array(Schema.Struct({ status: Status, count: Schema.Natural }))
+  Schema.Array(Schema.Struct({ status: Schema.String, count: Schema.Natural }))
 )
+const isStatus = Schema.is(Status)
+const isOwner = Schema.is(Owner)
 const decodeKnown = Schema.decodeUnknownEffect(
-  Schema.Array(Schema.Struct({ id: SandboxId, killed_at: Schema.NullOr(Timestamp) }))
+  Schema.Array(
+    Schema.Struct({
+      id: SandboxId,
+      killed_at: Schema.NullOr(Timestamp),
+      status: Schema.String,
+      owner: Schema.String
+    })
+  )
 )
+/** What a sandbox is found by. */
+interface Beside {
+  readonly id: string
+  readonly owner: string
+  readonly slug: string
+  readonly status: string
+}
 
 const make = (sql: SqlClient.SqlClient): SandboxStore["Service"] => {
   const { one, records } = makeReader(sql)
@@ -151,6 +173,10 @@ const make = (sql: SqlClient.SqlClient): SandboxStore["Service"] => {
       })
       if (refusal !== undefined) return yield* refusal
     }
+    // Remains that are adopted may have a row of which nothing can be read.
+    if (admission === undefined && (yield* one(sql`id = ${record.id}`)) === undefined) {
+      yield* sql`DELETE FROM sandboxes WHERE id = ${record.id}`
+    }
     yield* sql`INSERT INTO sandboxes ${sql.insert(yield* columns(record))}`
     yield* append(record, record.createdAt, 0, [{ _tag: "Created" }])
     return { record, existed: false }
@@ -170,6 +196,48 @@ const make = (sql: SqlClient.SqlClient): SandboxStore["Service"] => {
       decodeLast
     )
     return yield* append(record, yield* Clock.currentTimeMillis, last, bodies)
+  })
+
+  /** What stands beside a record says what the record says. */
+  const mend = Effect.fnUntraced(function* (record: SandboxRecord) {
+    yield* Effect.logWarning(`what stands beside the record of ${record.id} was damaged; it is written anew`)
+    yield* sql`UPDATE sandboxes SET ${sql.update(yield* columns(record), ["id"])} WHERE id = ${record.id}`
+  })
+
+  /** Those that are not killed. One that nobody would find by what stands beside its record can be found from then on. */
+  const alive = Effect.gen(function* () {
+    const living = sql`status <> 'killed'`
+    const rows = yield* sql<Beside>`SELECT id, owner, slug, status FROM sandboxes WHERE ${living}`
+    const beside = new Map(rows.map((row) => [row.id, row]))
+    const found = yield* records(sql`${living} ORDER BY created_at, id`)
+    yield* Effect.forEach(
+      found.filter((record) => {
+        const { owner, slug, status } = beside.get(record.id) ?? record
+        const isSame = owner === record.owner && slug === record.slug && status === record.status
+        return record.unreadable !== true && !isSame
+      }),
+      (record) =>
+        Effect.ignore(mend(record).pipe(writing(sql, "mend")), {
+          log: "Error",
+          message: `${record.id} cannot be found by its name`
+        }),
+      { discard: true }
+    )
+    return found.filter(({ status }) => status !== "killed")
+  })
+
+  /** Those of the ids of which something can be read. */
+  const known = Effect.fnUntraced(function* (ids: ReadonlyArray<SandboxId>) {
+    const rows = yield* Effect.flatMap(
+      sql`SELECT id, killed_at, status, owner FROM sandboxes WHERE id IN (${idsIn(sql, ids)})`,
+      decodeKnown
+    )
+    const found = new Map<SandboxId, Known>()
+    for (const { id, killed_at: killedAt, owner, status } of rows) {
+      const isRead = (isStatus(status) && isOwner(owner)) || (yield* one(sql`id = ${id}`)) !== undefined
+      if (isRead) found.set(id, { killedAt: killedAt ?? undefined })
+    }
+    return found
   })
 
   const find = Effect.fnUntraced(function* (owner: Owner, idOrName: string) {
@@ -241,21 +309,16 @@ const make = (sql: SqlClient.SqlClient): SandboxStore["Service"] => {
     byKey: (owner, key) => byKey(owner, key).pipe(reading("find by key")),
     find: (owner, idOrName) => find(owner, idOrName).pipe(reading("find")),
     list: (owner, request) => list(owner, request).pipe(reading("list")),
-    alive: records(sql`status <> 'killed' ORDER BY created_at, id`).pipe(reading("alive")),
+    alive: alive.pipe(reading("alive")),
     count: sql`SELECT status, count(*) AS count FROM sandboxes INDEXED BY sandboxes_living
       WHERE status <> 'killed' GROUP BY status`.pipe(
       Effect.flatMap(decodeCounts),
-      Effect.map((rows) => new Map(rows.map(({ status, count }) => [status, count]))),
+      Effect.map(
+        (rows) => new Map(rows.flatMap(({ status, count }) => (isStatus(status) ? [[status, count]] : [])))
+      ),
       reading("count")
     ),
-    known: (ids) =>
-      sql`SELECT id, killed_at FROM sandboxes WHERE id IN (${idsIn(sql, ids)})`.pipe(
-        Effect.flatMap(decodeKnown),
-        Effect.map(
-          (rows) => new Map(rows.map(({ id, killed_at: at }) => [id, { killedAt: at ?? undefined }]))
-        ),
-        reading("look for sandboxes")
-      ),
+    known: (ids) => known(ids).pipe(reading("look for sandboxes")),
     events: (id, after, limit) =>
       sql`SELECT event FROM events WHERE sandbox_id = ${id} AND sequence > ${after}
         ORDER BY sequence LIMIT ${limit}`.pipe(

@@ -150,6 +150,56 @@ describe("sqlite", () => {
     }).pipe(Effect.provide(Layer.provideMerge(SqlSandboxStore.layer, client)))
   )
 
+  it.effect("finds a sandbox again whose record is sound and what stands beside it is damaged", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const store = yield* SandboxStore
+      yield* store.create(recordOf(0, { status: "running", slug: "web" }))
+      yield* store.create(recordOf(1))
+      const before = yield* store.list(alice, {})
+      for (const damage of [
+        sql`status = 'runnin'`,
+        sql`owner = 'nobody'`,
+        sql`owner = ''`,
+        sql`slug = 'x'`
+      ]) {
+        yield* sql`UPDATE sandboxes SET ${damage} WHERE id = ${idOf(0)}`
+        assert.deepStrictEqual((yield* store.known([idOf(0)])).size, 1)
+        assert.strictEqual((yield* store.alive).length, 2)
+        assert.deepStrictEqual(yield* store.list(alice, {}), before)
+        assert.strictEqual((yield* store.find(alice, "web"))?.id, idOf(0))
+        assert.deepStrictEqual(
+          [...(yield* store.count)],
+          [
+            ["provisioning", 1],
+            ["running", 1]
+          ]
+        )
+      }
+    }).pipe(Effect.provide(Layer.provideMerge(SqlSandboxStore.layer, client)))
+  )
+
+  it.effect("does not know a sandbox of which nothing can be read, and lets its remains be adopted", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const store = yield* SandboxStore
+      yield* store.create(recordOf(1))
+      for (const damage of [sql`status = 'runnin'`, sql`owner = ''`]) {
+        yield* store.create(recordOf(0, { status: "running" }))
+        yield* sql`UPDATE sandboxes SET record = '{', ${damage} WHERE id = ${idOf(0)}`
+        assert.deepStrictEqual([...(yield* store.known([idOf(0), idOf(1)])).keys()], [idOf(1)])
+        assert.deepStrictEqual(
+          (yield* store.alive).map(({ id }) => id),
+          [idOf(1)]
+        )
+        const { existed, record } = yield* store.create(recordOf(0, { status: "stopped" }))
+        assert.deepStrictEqual([existed, record.status], [false, "stopped"])
+        assert.strictEqual((yield* store.get(idOf(0)))?.status, "stopped")
+        yield* sql`DELETE FROM sandboxes WHERE id = ${idOf(0)}`
+      }
+    }).pipe(Effect.provide(Layer.provideMerge(SqlSandboxStore.layer, client)))
+  )
+
   /** A database as the version before the columns left it, with whatever records. */
   const older = (records: ReadonlyArray<readonly [n: number, record: string]>) =>
     Effect.gen(function* () {

@@ -173,7 +173,7 @@ static bool admit(void)
 
 static struct upload *begin(struct request *q)
 {
-	struct upload *u = admit() ? calloc(1, sizeof *u) : NULL;
+	struct upload *u = calloc(1, sizeof *u);
 	if (!u) {
 		errno = ENOMEM;
 		return NULL;
@@ -202,6 +202,8 @@ int upload_chunk(struct request *q)
 		return refuse(q, E_CONFLICT, reached, "this upload id names another upload");
 	if (offset > reached)
 		return refuse(q, E_GAP, reached, "bytes before this offset are missing");
+	if (!u && !admit())
+		return refuse(q, E_RESOURCES, MAX_UPLOADS, "as many uploads as a sandbox may have are under way");
 	if (!u && !(u = begin(q)))
 		return FAILED;
 	u->used = now;

@@ -80,3 +80,5 @@ export type WatchEvent = typeof WatchEvent.Type
 
 /** The most bytes one write or upload call carries. */
 export const maxChunkBytes = 128 * 1024
+/** How many uploads a sandbox may have under way. */
+export const maxUploads = 64

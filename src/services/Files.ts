@@ -5,7 +5,7 @@
  * part. What does not fit into one call goes up in pieces that name their
  * offset and becomes visible at the end.
  */
-import { Effect, Exit, Schema, Stream } from "effect"
+import { Effect, Exit, Schema, Semaphore, Stream } from "effect"
 import { type FileFailed, InvalidArgument, ResourceExhausted } from "../domain/Errors.ts"
 import {
   type FileInfo,
@@ -69,7 +69,10 @@ export interface FilesApi {
     content: string | Uint8Array,
     options?: WriteOptions
   ) => Effect.Effect<void, FileOperationError>
-  /** Replaces a file by what a stream yields; the old content stays until the stream has ended. */
+  /**
+   * Replaces a file by what a stream yields; the old content stays until the stream has ended. A sandbox takes 64 such streams at
+   * one time: one more is `ResourceExhausted` as soon as something of it comes.
+   */
   readonly writeStream: <E, R>(
     path: string,
     content: Stream.Stream<Uint8Array, E, R>,
@@ -139,10 +142,15 @@ const decodeTimes = decodeInput(
 const decodeContent = decodeBytes("content")
 // A byte order mark is part of what was written.
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
+/** How much is written at one time by one handle of what is longer than a piece. */
+const uploadsAtOnce = 8
 const defaultMaxBytes = 64 * 1024 * 1024
 
 /** The file side of a handle on `sandboxId`, over a client of the contract. */
 export const makeFiles = (client: Client, sandboxId: SandboxId, newUploadId: () => UploadId): FilesApi => {
+  // What is there already goes up in turns, not to need more uploads than a sandbox may have.
+  const uploading = Semaphore.makeUnsafe(uploadsAtOnce)
+
   /** The checked target of an operation, and its options. */
   const at = Effect.fnUntraced(function* (path: string, options: object = {}) {
     const { as, ...rest } = yield* decodeOptions(options)
@@ -216,7 +224,9 @@ export const makeFiles = (client: Client, sandboxId: SandboxId, newUploadId: () 
     options?: WriteOptions
   ) {
     const data = yield* decodeContent(content)
-    if (data.byteLength > maxChunkBytes) return yield* writeStream(path, Stream.succeed(data), options)
+    if (data.byteLength > maxChunkBytes) {
+      return yield* uploading.withPermit(writeStream(path, Stream.succeed(data), options))
+    }
     const { target, mode, durable } = yield* at(path, options)
     return yield* client.WriteFile({ ...target, mode, data, durable })
   })

@@ -73,10 +73,13 @@ export const cancelError = (error: AgentError, asked: Asked): ResourceExhausted 
     ? new ResourceExhausted({ resource: "cancelled starts", reason: error.reason })
     : unreachable(error, asked)
 
-/** What is used up where no more can read: `resources` says so before anything was asked. */
-export const exhausted = (error: AgentError): ResourceExhausted | undefined =>
+/** What is used up, where that is what an operation fails for: what there are so many of, or what the agent itself needs. */
+export const exhausted = (
+  error: AgentError,
+  resource: "readers" | "uploads" | "watches" | "agent"
+): ResourceExhausted | undefined =>
   error._tag === "AgentFailed" && error.code === "resources"
-    ? new ResourceExhausted({ resource: "readers", reason: error.reason, retryAfterMillis: 1_000 })
+    ? new ResourceExhausted({ resource, reason: error.reason, retryAfterMillis: 1_000 })
     : undefined
 
 /** Why nothing could be done with a process. */
@@ -104,10 +107,14 @@ const fileReasons: { readonly [Code in FailureCode]?: FileFailure } = {
 }
 
 /** Why a file operation failed. */
-export const fileError = (error: AgentError, path: string, asked: Asked): FileFailed | Unreachable => {
+export const fileError = (
+  error: AgentError,
+  path: string,
+  asked: Asked
+): FileFailed | ResourceExhausted | Unreachable => {
   const reason = error._tag === "AgentFailed" ? fileReasons[error.code] : undefined
   return error._tag !== "AgentFailed" || reason === undefined
-    ? unreachable(error, asked)
+    ? (exhausted(error, "agent") ?? unreachable(error, asked))
     : new FileFailed({ reason, path, detail: reason === "io" ? error.reason : "" })
 }
 

@@ -2,7 +2,7 @@
  * The files of a machine, as its agent reads and writes them.
  */
 import { Effect, Stream } from "effect"
-import { Conflict, InvalidArgument, NotFound, ResourceExhausted } from "../../domain/Errors.ts"
+import { Conflict, InvalidArgument, NotFound } from "../../domain/Errors.ts"
 import type { FileInfo, WatchEvent } from "../../domain/FileSystem.ts"
 import type { MachineFiles } from "../../services/Machine.ts"
 import type { AgentClient } from "./AgentClient.ts"
@@ -69,7 +69,7 @@ export const makeFiles = (client: AgentClient, facts: MachineFacts): MachineFile
     read: (path, { offset, length, user }) =>
       client
         .read(idsOf(user), path, offset, length ?? P.toTheEnd, millis)
-        .pipe(Stream.mapError((error) => exhausted(error) ?? failure("read a file", path)(error))),
+        .pipe(Stream.mapError((error) => exhausted(error, "readers") ?? failure("read a file", path)(error))),
     write: (path, data, { mode = P.defaultMode, user }) =>
       client
         .call(P.Write, { ...idsOf(user), mode, path, data }, P.Offset, millis)
@@ -80,7 +80,9 @@ export const makeFiles = (client: AgentClient, facts: MachineFacts): MachineFile
         Effect.mapError((error) =>
           error._tag === "AgentFailed" && error.code === "conflict"
             ? new Conflict({ kind: "upload", id: uploadId, reason: error.reason })
-            : (offsetError(error) ?? fileError(error, path, asked("upload a file")))
+            : (offsetError(error) ??
+              exhausted(error, "uploads") ??
+              fileError(error, path, asked("upload a file")))
         )
       ),
     commitUpload: (uploadId, size) =>
@@ -146,11 +148,7 @@ export const makeFiles = (client: AgentClient, facts: MachineFacts): MachineFile
       client.watch(idsOf(user), path, recursive, millis).pipe(
         Stream.filter((item) => item._tag !== "Ok"),
         Stream.map((event) => eventOf(path, event)),
-        Stream.mapError((error) =>
-          error._tag === "AgentFailed" && error.code === "resources"
-            ? new ResourceExhausted({ resource: "watches", reason: error.reason })
-            : failure("watch", path)(error)
-        )
+        Stream.mapError((error) => exhausted(error, "watches") ?? failure("watch", path)(error))
       )
   }
 }

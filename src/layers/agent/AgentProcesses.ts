@@ -156,7 +156,8 @@ export const makeProcesses = (client: AgentClient, facts: MachineFacts): Machine
       client.attach(processId, cursor, millis).pipe(
         Stream.map(lift),
         Stream.mapError(
-          (error) => exhausted(error) ?? processError(error, processId, asked("attach to a process"))
+          (error) =>
+            exhausted(error, "readers") ?? processError(error, processId, asked("attach to a process"))
         )
       ),
     signal: (processId, signal) =>

@@ -5,7 +5,8 @@
  * upload that nobody goes on with expires, which is noticed at the next use.
  */
 import { Result } from "effect"
-import { Conflict, FileFailed, InvalidArgument, NotFound } from "../../domain/Errors.ts"
+import { Conflict, FileFailed, InvalidArgument, NotFound, ResourceExhausted } from "../../domain/Errors.ts"
+import { maxUploads } from "../../domain/FileSystem.ts"
 import type { UploadId } from "../../domain/Ids.ts"
 import { prepareWrite, publish } from "./Files.ts"
 import type { FileTree } from "./FileTree.ts"
@@ -27,6 +28,12 @@ interface Upload {
 /** Raises a failed file operation. */
 export const toFileFailed = (failure: FsFailure): FileFailed => new FileFailed(failure)
 
+const tooMany = new ResourceExhausted({
+  resource: "uploads",
+  reason: `as many uploads as a sandbox may have are under way: ${maxUploads}`,
+  retryAfterMillis: 1_000
+})
+
 /** The uploads in progress on one machine. */
 export class Uploads {
   private readonly tree: FileTree
@@ -43,12 +50,13 @@ export class Uploads {
     data: Uint8Array,
     mode: number | undefined,
     uid: number
-  ): Result.Result<number, Conflict | FileFailed | InvalidArgument> {
+  ): Result.Result<number, Conflict | FileFailed | InvalidArgument | ResourceExhausted> {
     this.expire()
     const existing = this.uploads.get(id)
     if (existing === undefined && offset > 0) {
       return Result.fail(new InvalidArgument({ field: "offset", reason: "the upload begins at 0" }))
     }
+    if (existing === undefined && !this.admit()) return Result.fail(tooMany)
     const begun = existing === undefined ? this.begin(path, mode, uid) : Result.succeed(existing)
     if (Result.isFailure(begun)) return Result.fail(toFileFailed(begun.failure))
     const upload = begun.success
@@ -58,6 +66,14 @@ export class Uploads {
     this.uploads.set(id, upload)
     upload.usedAt = this.tree.now()
     return this.append(id, upload, offset, data)
+  }
+
+  /** Whether there is room for one more, perhaps in place of one that is remembered only for repeated commits. */
+  private admit(): boolean {
+    if (this.uploads.size < maxUploads) return true
+    const committed = [...this.uploads].filter(([, upload]) => upload.committed)
+    const [oldest] = committed.sort(([, a], [, b]) => a.usedAt - b.usedAt)
+    return oldest !== undefined && this.uploads.delete(oldest[0])
   }
 
   private begin(path: string, mode: number | undefined, uid: number): Result.Result<Upload, FsFailure> {

@@ -1,8 +1,8 @@
 /**
  * Conformance: the content of files.
  */
-import { Effect, Stream } from "effect"
-import { maxChunkBytes } from "../../domain/FileSystem.ts"
+import { Deferred, Effect, Fiber, Stream } from "effect"
+import { maxChunkBytes, maxUploads } from "../../domain/FileSystem.ts"
 import { area, holds, home, noise, refused, same, sameBytes, withSandbox } from "./Case.ts"
 
 const files = area("files")
@@ -221,7 +221,48 @@ const contents = files({
       same((yield* refused(failing, "FileFailed")).reason, "is-directory")
       same([yield* files.exists(`${home}/many/c`), yield* files.exists(`${home}/many/e`)], [true, false])
     })
-  )
+  ),
+
+  "any number of large files can be written at one time": withSandbox(
+    Effect.fnUntraced(function* ({ files }) {
+      const contents = Array.from({ length: 100 }, (_, n) => noise(maxChunkBytes + 1 + n))
+      const write = (content: Uint8Array, n: number) => files.write(`${home}/many/${n}`, content)
+      yield* Effect.forEach(contents, write, { concurrency: "unbounded", discard: true })
+      const { entries } = yield* files.list(`${home}/many`)
+      same(
+        entries.map(({ size }) => size).sort((a, b) => a - b),
+        contents.map(({ byteLength }) => byteLength)
+      )
+    })
+  ),
+
+  "more streams into files than a sandbox takes are refused as such, and one that ends makes room":
+    withSandbox(
+      Effect.fnUntraced(function* ({ files }) {
+        const one = Effect.fnUntraced(function* (n: number) {
+          const begun = yield* Deferred.make<void>()
+          const open = Stream.fromEffect(Effect.andThen(Deferred.succeed(begun, undefined), Effect.never))
+          const content = Stream.concat(Stream.succeed(noise(10)), open)
+          const fiber = yield* Effect.forkScoped(files.writeStream(`${home}/open-${n}`, content))
+          yield* Effect.raceFirst(Deferred.await(begun), Effect.asVoid(Effect.exit(Fiber.join(fiber))))
+          return fiber
+        })
+        const fibers = yield* Effect.forEach(
+          Array.from({ length: maxUploads }, (_, n) => n),
+          one
+        )
+        for (const fiber of fibers) holds(fiber.pollUnsafe() === undefined, "one of the first has ended")
+        const more = files.writeStream(`${home}/more`, Stream.succeed(noise(10)))
+        same((yield* refused(more, "ResourceExhausted")).resource, "uploads")
+        yield* Effect.forEach(fibers.slice(0, 1), Fiber.interrupt)
+        yield* more
+        yield* Effect.forEach(fibers, Fiber.interrupt, { concurrency: "unbounded" })
+        same(
+          (yield* files.list(home)).entries.map(({ path }) => path).filter((path) => path !== `${home}/more`),
+          []
+        )
+      })
+    )
 })
 
 const rights = files({

@@ -24,6 +24,7 @@ import { Leases } from "../services/Leases.ts"
 import { Placement } from "../services/Placement.ts"
 import { Principal } from "../services/Principal.ts"
 import { admission, Quotas } from "../services/Quotas.ts"
+import { Recent } from "../services/Recent.ts"
 import { SandboxActor } from "../services/SandboxActor.ts"
 import { type SandboxRecord, SandboxStore } from "../services/SandboxStore.ts"
 import * as ServiceMetrics from "../services/ServiceMetrics.ts"
@@ -115,15 +116,11 @@ export const make = Effect.gen(function* () {
   const own = yield* Effect.context<never>()
   const attempts = yield* makeAttempts
   /** Who owns what, and how its actor is reached; neither ever changes. */
-  const known = new Map<SandboxId, { readonly owner: Owner; readonly actor: Actor }>()
+  const known = new Recent<SandboxId, { readonly owner: Owner; readonly actor: Actor }>(maxKnown)
 
   const learn = (id: SandboxId, owner: Owner) => {
     const sandbox = { owner, actor: actorOf(id) }
     known.set(id, sandbox)
-    for (const oldest of known.keys()) {
-      if (known.size <= maxKnown) break
-      known.delete(oldest)
-    }
     return sandbox
   }
 

@@ -18,7 +18,7 @@ import {
   SandboxFailed,
   Timeout
 } from "../domain/Errors.ts"
-import { groupOf, type ProcessId, SandboxId } from "../domain/Ids.ts"
+import { groupOf, type ProcessId, SandboxId, type UploadId } from "../domain/Ids.ts"
 import type { AttachOptions, ProcessEvent, ProcessSpec } from "../domain/Process.ts"
 import { type Expiry, SandboxInfo, type SandboxSpec, type UpdateRequest } from "../domain/Sandbox.ts"
 import { LifecycleError, SandboxOperations } from "../rpc/SandboxRpcs.ts"
@@ -41,6 +41,7 @@ import {
   processInfoOf,
   type SpawnRequest
 } from "./Machine.ts"
+import { Recent } from "./Recent.ts"
 import { SandboxStore } from "./SandboxStore.ts"
 import * as ServiceMetrics from "./ServiceMetrics.ts"
 
@@ -68,6 +69,8 @@ export const SandboxActor = Entity.fromRpcGroup(
 
 const defaultGraceMillis = 5_000
 const defaultListLimit = 10_000
+/** How many uploads that were given up are remembered. */
+const abortsKept = 4096
 /** How long a machine may take to end a program before it is asked whether it answers at all, in milliseconds. */
 const endMillis = 25_000
 
@@ -152,6 +155,8 @@ const make = Effect.gen(function* () {
   }
 
   const info = Effect.sync(() => infoOf(journal.current()))
+  /** Uploads that were given up: what is still on its way to them comes too late. */
+  const aborted = new Recent<UploadId, true>(abortsKept)
 
   /** A process's events for one reader, the reader's bound applied. */
   const observe =
@@ -335,7 +340,9 @@ const make = Effect.gen(function* () {
     WriteUpload: ({ payload: { uploadId, path, offset, data, mode, as: user = "user", ...handle } }) =>
       Effect.tap(
         use("write a file", handle, (machine) =>
-          machine.files.writeUpload(uploadId, path, offset, data, { mode, user })
+          aborted.has(uploadId)
+            ? Effect.fail(new Conflict({ kind: "upload", id: uploadId, reason: "it was aborted" }))
+            : machine.files.writeUpload(uploadId, path, offset, data, { mode, user })
         ),
         () => Effect.sync(() => count(ServiceMetrics.fileBytes("written"), data))
       ),
@@ -344,7 +351,10 @@ const make = Effect.gen(function* () {
         lasting(machine, durable, machine.files.commitUpload(uploadId, size))
       ),
     AbortUpload: ({ payload: { uploadId, ...handle } }) =>
-      use("abort an upload", handle, (machine) => machine.files.abortUpload(uploadId)),
+      Effect.suspend(() => {
+        aborted.set(uploadId, true)
+        return use("abort an upload", handle, (machine) => machine.files.abortUpload(uploadId))
+      }),
     ListFiles: ({ payload: { path, depth = 1, limit = defaultListLimit, as: user = "user", ...handle } }) =>
       use("list files", handle, (machine) => machine.files.list(path, { depth, limit, user })),
     StatFile: ({ payload: { path, as: user = "user", ...handle } }) =>

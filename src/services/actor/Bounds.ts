@@ -12,6 +12,7 @@ import type { LeaseId, Owner, ProcessId, SandboxId } from "../../domain/Ids.ts"
 import type { ProcessSpec } from "../../domain/Process.ts"
 import { Leases } from "../Leases.ts"
 import type { EndCause, Machine, Start } from "../Machine.ts"
+import { Recent } from "../Recent.ts"
 import { makeDeadlines } from "./Deadlines.ts"
 import { readLabel } from "./Label.ts"
 
@@ -47,7 +48,7 @@ interface Bounded {
 }
 
 /** Of how many programs it is remembered that they were ended with their leases. */
-const maxLapsed = 1024
+const lapsesKept = 1024
 
 const backoff = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("5 seconds")])
 
@@ -68,7 +69,7 @@ export const makeBounds = Effect.fnUntraced(function* (
   const { id, owner } = sandbox
   const bounded = new Map<ProcessId, Bounded>()
   /** The last programs that were ended with their leases, and for how long these were not renewed. */
-  const lapsed = new Map<ProcessId, number>()
+  const lapsed = new Recent<ProcessId, number>(lapsesKept)
   const restoring = yield* FiberHandle.make()
   const telling = yield* FiberHandle.make()
 
@@ -77,12 +78,6 @@ export const makeBounds = Effect.fnUntraced(function* (
   const letGo = (processId: ProcessId, one: Bounded) => {
     if (one.lease !== undefined) leases.drop(owner, one.lease, nameOf(processId))
     one.lease = undefined
-  }
-
-  const noteLapse = (processId: ProcessId, silentMillis: number) => {
-    lapsed.set(processId, silentMillis)
-    const [oldest] = lapsed.keys()
-    if (lapsed.size > maxLapsed && oldest !== undefined) lapsed.delete(oldest)
   }
 
   const forget = (processId: ProcessId) => {
@@ -117,7 +112,7 @@ export const makeBounds = Effect.fnUntraced(function* (
       // Not before it lapses: a machine is adopted while its actor is still being made.
       const release = (silentMillis: number | undefined) =>
         Effect.suspend(() => {
-          if (silentMillis !== undefined) noteLapse(processId, silentMillis)
+          if (silentMillis !== undefined) lapsed.set(processId, silentMillis)
           return end(start, "request")
         })
       return Effect.as(leases.hold(owner, lease, nameOf(processId), release), true)

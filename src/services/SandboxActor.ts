@@ -129,9 +129,10 @@ const make = Effect.gen(function* () {
   const bounds: Bounds = yield* makeBounds(record, {
     // What could not be done yet is tried again.
     end: (start, cause) =>
-      Effect.ignore(endings.end(start, cause), {
-        log: "Warn",
-        message: `the program ${start.processId} of ${id}, whose time or lease is over, could not be ended yet`
+      Effect.catch(endings.end(start, cause), ({ message }) => {
+        const what = `the program ${start.processId} of ${id}, whose time or lease is over, could not be ended yet`
+        // With the sandbox it ends all the same.
+        return journal.current().status === "killed" ? Effect.void : Effect.logWarning(`${what}: ${message}`)
       }),
     tell: (processId, left) =>
       Effect.andThen(

@@ -3,49 +3,22 @@
  * a second later nothing of them runs. `FIBERBOX_INTERRUPTS` says how many of
  * each kind over each way.
  */
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { readdirSync, readFileSync } from "node:fs"
 import { setTimeout } from "node:timers/promises"
+import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Config, Context, Effect, Exit, Fiber, Layer, Option, Random, Stream } from "effect"
-import { SecureRandom } from "effect/crypto"
-import { SandboxesClient } from "../../src/client.ts"
-import { Container } from "../../src/container.ts"
+import { Config, Effect, Exit, Fiber, Option, Random, Stream } from "effect"
 import { Fiberbox } from "../../src/promise.ts"
-import { InProcess } from "../../src/rpc.ts"
-import { Server } from "../../src/server.ts"
 import type { Sandbox } from "../../src/services/Sandbox.ts"
-import { Sandboxes } from "../../src/services/Sandboxes.ts"
-import { canRunContainers } from "../canRunContainers.ts"
-import { aliceToken, onlyAlice, serving } from "../rpc/support.ts"
+import { aliceToken } from "../rpc/support.ts"
+import { canRun, served, temporary } from "./support.ts"
 
 const counts = Effect.gen(function* () {
   const wanted = yield* Config.option(Config.Int("FIBERBOX_INTERRUPTS"))
   return Option.getOrElse(wanted, () => 12)
 })
 
-const temporary = Effect.acquireRelease(
-  Effect.sync(() => mkdtempSync(join(tmpdir(), "fb-"))),
-  (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true }))
-)
-
-/** A service of containers, reached in the same process and over a connection. */
-const start = Effect.gen(function* () {
-  const baseDir = yield* temporary
-  const service = InProcess.client.pipe(
-    Layer.provide(InProcess.actors({ onClose: "kill" })),
-    Layer.provide(Container.parts({ baseDir }))
-  )
-  const inside = Sandboxes.layer.pipe(Layer.provide(SecureRandom.layerWebCrypto), Layer.provideMerge(service))
-  const context = yield* Layer.build(serving().pipe(Layer.provideMerge(Layer.merge(inside, onlyAlice))))
-  const { url } = Context.get(context, Server.ServerAddress)
-  const reach = (transport: "websocket" | "http") =>
-    Effect.map(Layer.build(SandboxesClient.layer({ url, token: aliceToken, transport })), (context) =>
-      Context.get(context, Sandboxes)
-    )
-  return { url, inside: Context.get(context, Sandboxes), reach }
-})
+const start = Effect.flatMap(temporary, (base) => served(base)).pipe(Effect.provide(NodeServices.layer))
 
 /** How many living processes of this machine have a text in their command line. */
 const running = (marker: string): number =>
@@ -115,7 +88,7 @@ const giveUp = Effect.fnUntraced(function* (kind: Kind, sandbox: Sandbox, marker
   else assert.isTrue(Exit.hasInterrupts(exit), "it failed by itself")
 })
 
-describe.runIf(canRunContainers)("a call that is given up at any moment", () => {
+describe.runIf(canRun)("a call that is given up at any moment", () => {
   for (const way of ["in process", "websocket", "http"] as const) {
     it.live(
       `leaves nothing that runs a second later, ${way === "in process" ? way : `over ${way}`}`,

@@ -2,14 +2,37 @@
  * Whole programs with real containers: an instance in a directory of its own,
  * and what of it the host shows.
  */
-import { Effect, FileSystem } from "effect"
+import { Context, Effect, FileSystem, Layer } from "effect"
+import { SecureRandom } from "effect/crypto"
+import { SandboxesClient } from "../../src/client.ts"
 import { Container } from "../../src/container.ts"
+import { InProcess } from "../../src/rpc.ts"
+import { Server } from "../../src/server.ts"
+import { Sandboxes } from "../../src/services/Sandboxes.ts"
+import { aliceToken, onlyAlice, serving } from "../rpc/support.ts"
 
 export { canRunContainers as canRun } from "../canRunContainers.ts"
 
 /** `Sandboxes` of a persistent instance below a directory. */
 export const service = (base: string, state = "state") =>
   Container.layer({ baseDir: base, stateDir: `${base}/${state}` })
+
+/** A service of containers below a directory, which kills them all when it ends: reached in this process, and over a connection. */
+export const served = Effect.fnUntraced(function* (base: string, state = "state") {
+  const actors = InProcess.client.pipe(
+    Layer.provide(InProcess.actors({ onClose: "kill" })),
+    Layer.provide(Container.parts({ baseDir: base, stateDir: `${base}/${state}` }))
+  )
+  const inside = Sandboxes.layer.pipe(Layer.provide(SecureRandom.layerWebCrypto), Layer.provideMerge(actors))
+  const context = yield* Layer.build(serving().pipe(Layer.provideMerge(Layer.merge(inside, onlyAlice))))
+  const { url } = Context.get(context, Server.ServerAddress)
+  const reach = (transport: "websocket" | "http") =>
+    Effect.map(
+      Layer.build(Layer.fresh(SandboxesClient.layer({ url, token: aliceToken, transport }))),
+      (context) => Context.get(context, Sandboxes)
+    )
+  return { url, inside: Context.get(context, Sandboxes), reach }
+})
 
 /** A directory that goes when the scope closes; short, as unix socket addresses are. */
 export const temporary = Effect.flatMap(FileSystem.FileSystem, (fs) =>

@@ -129,73 +129,77 @@ describe("the end of a service", () => {
 })
 
 describe.runIf(canRun)("a planned restart of a service of containers", () => {
-  promise(
-    "is not noticed by clients with patience: nothing fails, nothing runs twice, and streams go on",
-    Effect.gen(function* () {
-      const base = yield* temporary
-      const env = {
-        FIBERBOX_BASE_DIR: base,
-        FIBERBOX_STATE_DIR: `${base}/state`,
-        FIBERBOX_PORT: String(yield* freePort)
-      }
-      let running = yield* launch(env)
-      const service = yield* found(base, running)
-      const sandboxes = yield* sandboxesOf(service, Redacted.value(service.token), "30 seconds")
-      const sandbox = yield* sandboxes.createDetached({ name: "box" })
-      yield* sandbox.process.start(["sh", "-c", "i=0; while sleep 0.01; do echo $i; i=$((i+1)); done"], {
-        processId: "counter"
-      })
-      const counter = yield* sandbox.process.connect("counter")
-      const numbers = yield* Ref.make<ReadonlyArray<string>>([])
-      yield* counter.events().pipe(
-        Stream.filter((event) => event._tag === "Output"),
-        Stream.map((event) => event.data),
-        Stream.decodeText(),
-        Stream.splitLines,
-        Stream.runForEach((line) => Ref.update(numbers, (lines) => [...lines, line])),
-        Effect.forkChild
-      )
-      const done = yield* Ref.make(0)
-      const worker = (name: number) =>
-        Effect.gen(function* () {
-          for (let round = 0; ; round++) {
-            const line = `${name}-${round}`
-            const { stdout } = yield* sandbox.commands.run(`echo ${line} >> runs; echo ${line}`)
-            assert.strictEqual(stdout, `${line}\n`)
-            yield* Ref.update(done, (count) => count + 1)
-          }
+  for (const transport of ["websocket", "http"] as const)
+    promise(
+      `is not noticed by clients with patience over ${transport}: nothing fails, nothing runs twice, and streams go on`,
+      Effect.gen(function* () {
+        const base = yield* temporary
+        const env = {
+          FIBERBOX_BASE_DIR: base,
+          FIBERBOX_STATE_DIR: `${base}/state`,
+          FIBERBOX_PORT: String(yield* freePort)
+        }
+        let running = yield* launch(env)
+        const service = yield* found(base, running)
+        const sandboxes = yield* sandboxesOf(service, Redacted.value(service.token), {
+          patience: "30 seconds",
+          transport
         })
-      const workers = yield* Effect.forkChild(
-        Effect.all([1, 2, 3].map(worker), { concurrency: "unbounded", discard: true })
-      )
-      const more = Effect.gen(function* () {
-        const before = yield* Ref.get(done)
-        yield* Effect.repeat(Ref.get(done), {
-          schedule: Schedule.spaced("5 millis"),
-          until: (count) => count >= before + 20 || workers.pollUnsafe() !== undefined
+        const sandbox = yield* sandboxes.createDetached({ name: "box" })
+        yield* sandbox.process.start(["sh", "-c", "i=0; while sleep 0.01; do echo $i; i=$((i+1)); done"], {
+          processId: "counter"
         })
-      })
-      for (let restart = 0; restart < 3; restart++) {
+        const counter = yield* sandbox.process.connect("counter")
+        const numbers = yield* Ref.make<ReadonlyArray<string>>([])
+        yield* counter.events().pipe(
+          Stream.filter((event) => event._tag === "Output"),
+          Stream.map((event) => event.data),
+          Stream.decodeText(),
+          Stream.splitLines,
+          Stream.runForEach((line) => Ref.update(numbers, (lines) => [...lines, line])),
+          Effect.forkChild
+        )
+        const done = yield* Ref.make(0)
+        const worker = (name: number) =>
+          Effect.gen(function* () {
+            for (let round = 0; ; round++) {
+              const line = `${name}-${round}`
+              const { stdout } = yield* sandbox.commands.run(`echo ${line} >> runs; echo ${line}`)
+              assert.strictEqual(stdout, `${line}\n`)
+              yield* Ref.update(done, (count) => count + 1)
+            }
+          })
+        const workers = yield* Effect.forkChild(
+          Effect.all([1, 2, 3].map(worker), { concurrency: "unbounded", discard: true })
+        )
+        const more = Effect.gen(function* () {
+          const before = yield* Ref.get(done)
+          yield* Effect.repeat(Ref.get(done), {
+            schedule: Schedule.spaced("5 millis"),
+            until: (count) => count >= before + 20 || workers.pollUnsafe() !== undefined
+          })
+        })
+        for (let restart = 0; restart < 3; restart++) {
+          yield* more
+          running.child.kill("SIGTERM")
+          // Started before the old one has gone.
+          const next = yield* launch(env)
+          yield* running.ended
+          running = next
+          yield* found(base, running)
+        }
         yield* more
-        running.child.kill("SIGTERM")
-        // Started before the old one has gone.
-        const next = yield* launch(env)
-        yield* running.ended
-        running = next
-        yield* found(base, running)
-      }
-      yield* more
-      assert.isUndefined(workers.pollUnsafe())
-      yield* Fiber.interrupt(workers)
-      const runs = (yield* sandbox.files.readText("/home/user/runs")).trim().split("\n")
-      assert.strictEqual(new Set(runs).size, runs.length)
-      const seen = yield* Ref.get(numbers)
-      assert.isAbove(seen.length, 50)
-      assert.deepStrictEqual(
-        seen,
-        Array.from({ length: seen.length }, (_, index) => String(index))
-      )
-      yield* sandbox.kill
-    })
-  )
+        assert.isUndefined(workers.pollUnsafe())
+        yield* Fiber.interrupt(workers)
+        const runs = (yield* sandbox.files.readText("/home/user/runs")).trim().split("\n")
+        assert.strictEqual(new Set(runs).size, runs.length)
+        const seen = yield* Ref.get(numbers)
+        assert.isAbove(seen.length, 50)
+        assert.deepStrictEqual(
+          seen,
+          Array.from({ length: seen.length }, (_, index) => String(index))
+        )
+        yield* sandbox.kill
+      })
+    )
 })

@@ -2,7 +2,7 @@
  * Whole services in memory, each with directories of its own, and their callers.
  */
 import { NodeServices } from "@effect/platform-node"
-import { Context, type Duration, Effect, FileSystem, Layer, Redacted } from "effect"
+import { Context, Effect, FileSystem, Layer, Redacted } from "effect"
 import { Admin } from "../../src/admin.ts"
 import { SandboxesClient } from "../../src/client.ts"
 import { RunningService, Service, type ServiceSettings } from "../../src/service.ts"
@@ -30,11 +30,15 @@ export const start = Effect.fnUntraced(function* (settings: ServiceSettings = {}
 
 type Place = { readonly url: string }
 
-/** `Sandboxes` of a service as somebody sees them. */
-export const sandboxesOf = ({ url }: Place, token: string, patience: Duration.Input = "1 second") =>
-  Effect.map(Layer.build(Layer.fresh(SandboxesClient.layer({ url, token, patience }))), (context) =>
-    Context.get(context, Sandboxes)
-  )
+/** `Sandboxes` of a service as somebody sees them, who has a second of patience unless the options say otherwise. */
+export const sandboxesOf = (
+  { url }: Place,
+  token: string,
+  options: Omit<SandboxesClient.Options, "url" | "token"> = {}
+) => {
+  const layer = SandboxesClient.layer({ patience: "1 second", ...options, url, token })
+  return Effect.map(Layer.build(Layer.fresh(layer)), (context) => Context.get(context, Sandboxes))
+}
 
 /** The management of a service. */
 export const adminOf = ({ url }: Place, token: string) =>

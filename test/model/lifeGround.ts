@@ -11,9 +11,9 @@ import { join } from "node:path"
 import { createInterface } from "node:readline"
 import { DatabaseSync } from "node:sqlite"
 import { fileURLToPath } from "node:url"
-import { Effect, Schema } from "effect"
+import { Effect } from "effect"
 import { freePort } from "../service/containers.ts"
-import { baseName, sweep, text, unlessGone } from "./lifeKernel.ts"
+import { baseName, instanceIn, sweep, unlessGone } from "./lifeKernel.ts"
 
 /** How long anything that a service does as a whole may take: starting, ending. */
 const serviceMillis = 60_000
@@ -64,14 +64,6 @@ const startService = (args: ReadonlyArray<string>): Service => {
 
 /** The disk that all of an instance is on. */
 const diskBytes = 256 * 1024 * 1024
-
-const Instance = Schema.fromJsonString(Schema.Struct({ id: Schema.String }))
-
-/** The name of the instance in a directory; empty while there is none. */
-const instanceIn = (base: string): string => {
-  const found = Schema.decodeOption(Instance)(text(`${base}/state/instance.json`))
-  return found._tag === "Some" ? found.value.id : ""
-}
 
 const settle = Effect.sync(() => {
   const base = mkdtempSync(join(tmpdir(), baseName(process.pid)))

@@ -18,12 +18,20 @@ export const text = (path: string) => unlessGone(() => readFileSync(path, "utf8"
 
 const groupRoot = "/sys/fs/cgroup"
 
-const sandboxIn = (text: string): SandboxId | undefined => {
+export const sandboxIn = (text: string): SandboxId | undefined => {
   const id = `sb_${/local_[a-z0-9]+/.exec(text)?.[0]}`
   return Schema.is(SandboxId)(id) ? id : undefined
 }
 
 const nameOf = (id: SandboxId) => id.slice("sb_".length)
+
+const Instance = Schema.fromJsonString(Schema.Struct({ id: Schema.String }))
+
+/** The name of the instance in a directory; empty while there is none. */
+export const instanceIn = (base: string): string => {
+  const found = Schema.decodeOption(Instance)(text(`${base}/state/instance.json`))
+  return found._tag === "Some" ? found.value.id : ""
+}
 
 /** The directories of an instance's control groups: one for each hierarchy. */
 const groupsOf = (instance: string) =>
@@ -94,7 +102,7 @@ export const census = (base: string, instance: string): ReadonlyArray<LifeSystem
 
 /** The directory of a service on trial; what is killed and removed is found by this name, so it is like no other. */
 export const baseName = (process: number) => `fb-life${process}-`
-const isBase = (base: string) => new RegExp(`/${baseName(0).replace("0", "\\d+")}\\w{6}$`).test(base)
+const isBase = (base: string) => /\/fb-(life\d+-)?\w{6}$/.test(base)
 
 /** Kills all that was started for a directory or runs in its instance's sandboxes, and removes the control groups. */
 const endAll = (base: string, instance: string) => {
@@ -117,7 +125,7 @@ const removeGroup = (group: string): void => {
 /** Ends and removes all of an instance, without its service, which must have ended. Dies when something stays. */
 export const sweep = (base: string, instance: string): Effect.Effect<void> =>
   Effect.suspend(() => {
-    if (!isBase(base)) return Effect.die(new Error(`${base} is not the directory of a service on trial`))
+    if (!isBase(base)) return Effect.die(new Error(`${base} is not a directory that a test has made`))
     if (!endAll(base, instance)) return Effect.fail(new Error(`control groups of ${base} stay`))
     return Effect.try(() => {
       for (const name of names(base)) rmSync(`${base}/${name}`, { recursive: true, force: true })

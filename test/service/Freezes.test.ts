@@ -7,9 +7,10 @@ import { ChildProcess } from "effect/process"
 import { SandboxesClient } from "../../src/client.ts"
 import { Sandboxes } from "../../src/services/Sandboxes.ts"
 import { canRun, remains, temporary } from "../container/support.ts"
+import { sandboxIn } from "../model/lifeKernel.ts"
 import { aliceToken } from "../rpc/support.ts"
 import { Called } from "./called.ts"
-import { agentsOf, descendants, freePort, startService } from "./containers.ts"
+import { agentsOf, cleared, descendants, freePort, startService } from "./containers.ts"
 
 const settings = Effect.map(Config.option(Config.Int("FIBERBOX_FREEZES")), (freezes) => ({
   freezes: Option.getOrElse(freezes, () => 8)
@@ -26,8 +27,8 @@ const restMillis = 1_500
 interface Victim {
   readonly pid: number
   readonly what: string
-  /** Whether a call is the victim's own; undefined where only the one that waits longest is. */
-  readonly owns: ((called: Heard) => boolean) | undefined
+  /** Whether a call is the victim's own. */
+  readonly owns: (called: Heard) => boolean
 }
 
 interface Heard extends Called {
@@ -76,15 +77,11 @@ const late = (freeze: Freeze, freezes: ReadonlyArray<Freeze>, heard: ReadonlyArr
   const worst = (kind: Called["kind"]) =>
     calm.reduce((worst, called) => (called.kind === kind ? Math.max(worst, called.millis) : worst), 0)
   const { owns } = freeze.victim
-  const others = heard.filter((called) => overlaps(freeze, called) && owns?.(called) !== true)
-  const found = others.filter(
-    (called) => called.error !== undefined || called.millis > worst(called.kind) + 1000
-  )
-  if (owns !== undefined) return found
-  // A helper or runtime works for one sandbox, which only it knows: that of the call that waits for it.
-  const [own] = found.filter(({ kind }) => kind === "create" || kind === "kill")
-  return found.filter(
-    (called) => called !== own && (called.sandbox === undefined || called.sandbox !== own?.sandbox)
+  return heard.filter(
+    (called) =>
+      overlaps(freeze, called) &&
+      !owns(called) &&
+      (called.error !== undefined || called.millis > worst(called.kind) + 1000)
   )
 }
 
@@ -95,6 +92,7 @@ describe.runIf(canRun)("what stands still under load", () => {
       Effect.gen(function* () {
         const { freezes } = yield* settings
         const base = yield* temporary
+        yield* cleared(base)
         const port = yield* freePort
         const url = `http://127.0.0.1:${port}`
         const running = yield* startService(base, port)
@@ -145,8 +143,13 @@ describe.runIf(canRun)("what stands still under load", () => {
             return { pid: agent.pid, what: kind, owns: ({ sandbox }) => sandbox === agent.sandbox }
           }
           const name = kind === "helper" ? /^\S*fiberbox-host / : /^\S*runc /
-          const found = descendants(running).find(({ command }) => name.test(command))
-          return found && { pid: found.pid, what: found.command, owns: undefined }
+          // It works for one sandbox, which its command line names.
+          for (const { command, pid } of descendants(running)) {
+            const own = sandboxIn(command)
+            if (!name.test(command) || own === undefined) continue
+            return { pid, what: command, owns: ({ sandbox }) => sandbox === own }
+          }
+          return undefined
         }
 
         const frozen: Array<Freeze> = []

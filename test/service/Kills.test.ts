@@ -8,7 +8,7 @@ import type { Sandbox } from "../../src/services/Sandbox.ts"
 import { Sandboxes } from "../../src/services/Sandboxes.ts"
 import { canRun, remains, service, temporary } from "../container/support.ts"
 import { aliceToken } from "../rpc/support.ts"
-import { agentsOf, freePort, held, startService } from "./containers.ts"
+import { agentsOf, cleared, freePort, held, startService } from "./containers.ts"
 
 const settings = Effect.gen(function* () {
   const kills = yield* Config.option(Config.Int("FIBERBOX_KILLS"))
@@ -182,6 +182,7 @@ describe.runIf(canRun)("a service that is killed with SIGKILL again and again un
       Effect.gen(function* () {
         const { kills } = yield* settings
         const base = yield* temporary
+        yield* cleared(base)
         const port = yield* freePort
         const clients: Clients = { gate: yield* Latch.make(true), promised: [], answers: 0, underWay: 0 }
         const quiet = Effect.suspend(() => (clients.underWay === 0 ? Effect.void : Effect.fail("busy"))).pipe(

@@ -7,6 +7,7 @@ import { createServer } from "node:net"
 import { fileURLToPath } from "node:url"
 import { Effect, Option, Stream } from "effect"
 import { ChildProcess } from "effect/process"
+import { instanceIn, sandboxIn, sweep } from "../model/lifeKernel.ts"
 
 /** Below the ports that the kernel gives to whoever asks for any: those may be another test's in the next moment. */
 const ports = { from: 20_000, below: 32_768 }
@@ -93,10 +94,11 @@ export const agentsOf = (
     return group !== undefined && isFirst && !hasEnded ? [{ pid, sandbox: `sb_${group}` }] : []
   })
 
-const sandboxIn = (text: string): string | undefined => {
-  const name = /local_[a-z0-9]+/.exec(text)?.[0]
-  return name === undefined ? undefined : `sb_${name}`
-}
+/** Leaves nothing in a directory of a test, nor of its service, which must end before the scope does, when the scope closes. */
+export const cleared = (base: string) =>
+  Effect.addFinalizer(() =>
+    Effect.suspend(() => (existsSync(base) ? sweep(base, instanceIn(base)) : Effect.void))
+  )
 
 /** The sandboxes of which an instance has a control group, a disk in use or a runtime's record. */
 export const held = (base: string, instance: string): ReadonlySet<string> => {

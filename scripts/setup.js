@@ -27,7 +27,9 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)))
 const native = join(root, "native")
 const quiet = process.argv.includes("--quiet")
 const mayInstall = !process.argv.includes("--no-install")
-const flags = ["-static", "-O2", "-std=gnu11", "-Wall", "-Wextra"]
+/** One a line: static, so that the programs run in any image, and hardened. */
+const flagsFile = join(native, "flags")
+const flags = readFileSync(flagsFile, "utf8").trim().split("\n")
 
 /**
  * A program fiberbox needs on the machine: its name, what for, and the Debian packages that bring it.
@@ -179,7 +181,9 @@ const staleTargets = () => {
   return ["agent", "host"].flatMap((name) => {
     const sources = filesBelow(join(native, name)).filter((path) => path.endsWith(".c"))
     const target = join(native, "build", `fiberbox-${name}`)
-    const newest = Math.max(...[...sources, ...headers, fileURLToPath(import.meta.url)].map(modifiedAt))
+    const newest = Math.max(
+      ...[...sources, ...headers, flagsFile, fileURLToPath(import.meta.url)].map(modifiedAt)
+    )
     return sources.length > 0 && modifiedAt(target) < newest ? [{ target, sources }] : []
   })
 }

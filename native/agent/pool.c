@@ -102,6 +102,8 @@ static bool send_fds(int to, struct str message, const int *fds, size_t count)
 	struct iovec iov = {(void *)(uintptr_t)message.p, message.n};
 	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = CMSG_SPACE(count * sizeof(int))};
 	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+	if (!c)
+		return false;
 	*c = (struct cmsghdr){.cmsg_len = CMSG_LEN(count * sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
 	memcpy(CMSG_DATA(c), fds, count * sizeof(int));
 	return sendmsg(to, &m, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)message.n;

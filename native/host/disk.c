@@ -24,7 +24,7 @@
 /* The smallest there is; it comes on top of what the sandbox may use. */
 #define JOURNAL_BYTES (4 << 20)
 
-static int run_program(char *const argv[]) {
+static int run_program(const char *const argv[]) {
     pid_t pid = fork();
     if (pid < 0) fail_errno(FAILED, "fork");
     if (pid == 0) {
@@ -32,7 +32,7 @@ static int run_program(char *const argv[]) {
         dup2(null, 0);
         dup2(null, 1);
         dup2(null, 2);
-        execvp(argv[0], argv);
+        execvp(argv[0], (char *const *)argv);
         _exit(127);
     }
     int status;
@@ -52,9 +52,9 @@ static void format(const char *path, const struct disk *disk) {
     if (ftruncate(fd, (off_t)(disk->bytes + JOURNAL_BYTES)) != 0) fail_errno(FAILED, path);
     close(fd);
     snprintf(inodes, sizeof inodes, "%llu", (unsigned long long)disk->inodes + OWN_INODES);
-    char *argv[] = {"mkfs.ext4", "-q", "-F", "-m", "0", "-b", "4096", "-I", "256", "-N", inodes,
+    const char *argv[] = {"mkfs.ext4", "-q", "-F", "-m", "0", "-b", "4096", "-I", "256", "-N", inodes,
                     "-O", "has_journal,^resize_inode", "-J", "size=4", "-E",
-                    "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0", (char *)path, NULL};
+                    "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0", path, NULL};
     int code = run_program(argv);
     if (code == 0) return;
     unlink(path);
@@ -131,7 +131,7 @@ static void check_image(int backing, const struct disk *disk) {
     uint16_t state = 0;
     if (pread(backing, &state, sizeof state, 1024 + 58) != sizeof state) fail_errno(FAILED, disk->file);
     if ((state & 3) == 1) return;
-    char *argv[] = {"e2fsck", "-p", "-f", (char *)disk->file, NULL};
+    const char *argv[] = {"e2fsck", "-p", "-f", disk->file, NULL};
     int code = run_program(argv);
     if ((code & ~3) == 0) return;
     if (fstatfs(backing, &host) == 0 && host.f_bavail < REPAIR_BLOCKS)

@@ -2,7 +2,7 @@
  * Who may do what at a service: scopes, and the keys that carry them.
  */
 import { Schema } from "effect"
-import { Owner } from "./Ids.ts"
+import { KeyOwner, Owner } from "./Ids.ts"
 import { Millis, Timestamp } from "./Sandbox.ts"
 
 /**
@@ -41,7 +41,7 @@ export type KeyInfo = typeof KeyInfo.Type
 
 /** A key to be made. */
 export const MintRequest = Schema.Struct({
-  owner: Owner,
+  owner: KeyOwner,
   scope: AccessScope,
   label: Schema.optional(Schema.String.check(Schema.isMaxLength(256))),
   /** How long it is good for; left out: until it is revoked. */

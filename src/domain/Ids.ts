@@ -60,12 +60,30 @@ export const SandboxName = Schema.String.check(
 ).pipe(Schema.brand("SandboxName"))
 export type SandboxName = typeof SandboxName.Type
 
-/** Whoever owns sandboxes: the principal of a token, or `local` for an embedding program. */
-export const Owner = Schema.String.check(Schema.isBetweenLength(1, 128)).pipe(Schema.brand("Owner"))
+/** Whoever owns sandboxes: that of an API key, the subject of a web token (see {@link tokenOwner}), or `local`. */
+export const Owner = Schema.String.check(Schema.isBetweenLength(1, 512)).pipe(Schema.brand("Owner"))
 export type Owner = typeof Owner.Type
 
 /** The owner of everything an embedding program creates. */
 export const localOwner: Owner = Owner.make("local")
+
+const tokenPrefix = "jwt:"
+
+/**
+ * The owner that the subject of a web token is: `jwt:<issuer>/<subject>`, the issuer encoded as in a URL, and empty where the token
+ * names none. So no issuer's subject is another's, nor that of a key, nor the operator.
+ */
+export const tokenOwner = (issuer: string, subject: string): string =>
+  `${tokenPrefix}${encodeURIComponent(issuer)}/${subject}`
+
+/** Owners of API keys: whoever is not the subject of a web token. */
+export const KeyOwner = Owner.check(
+  Schema.makeFilter(
+    (owner) =>
+      !owner.startsWith(tokenPrefix) ||
+      `an owner that begins with ${tokenPrefix} is the subject of a web token`
+  )
+)
 
 /** Which incarnation of a sandbox's machine: starts at 1; restart, start and restore advance it, resume keeps it. */
 export const Generation = Schema.Natural.pipe(Schema.brand("Generation"))

@@ -187,7 +187,7 @@ describe("a JSON web token", () => {
       const claimsOf = (change: object) => ({ ...claims, exp: Date.now() / 1000 + 600, ...change })
       const carol = yield* sandboxesOf(service, jwt(claimsOf({ sub: "carol" })))
       const sandbox = yield* carol.createDetached()
-      assert.strictEqual((yield* sandbox.info).owner, "carol")
+      assert.strictEqual((yield* sandbox.info).owner, "jwt:/carol")
       const looking = yield* sandboxesOf(service, jwt(claimsOf({ sub: "carol", scope: "read" })))
       assert.strictEqual((yield* looking.list()).sandboxes.length, 1)
       assert.strictEqual((yield* Effect.flip(looking.kill(sandbox.id)))._tag, "PolicyDenied")

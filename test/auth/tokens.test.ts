@@ -1,9 +1,10 @@
 import { createSign, generateKeyPairSync } from "node:crypto"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Layer, Redacted } from "effect"
+import { Effect, Exit, Layer, Redacted, Schema } from "effect"
 import { TestClock } from "effect/testing"
+import { MintRequest } from "../../src/domain/Access.ts"
 import { BackendFailed } from "../../src/domain/Errors.ts"
-import { Owner } from "../../src/domain/Ids.ts"
+import { localOwner, Owner } from "../../src/domain/Ids.ts"
 import * as MemoryKeyStore from "../../src/layers/auth/MemoryKeyStore.ts"
 import * as TokenAuthenticator from "../../src/layers/auth/TokenAuthenticator.ts"
 import { Authenticator } from "../../src/services/Authenticator.ts"
@@ -44,17 +45,38 @@ const withoutAnswers = Layer.effect(
 ).pipe(Layer.provide(MemoryKeyStore.layer))
 
 describe("a JSON web token", () => {
-  const promise = (name: string, body: Effect.Effect<void, unknown, Authenticator>) =>
+  const promise = (name: string, body: Effect.Effect<void, unknown, Authenticator | Keys>) =>
     it.effect(name, () => Effect.provide(body, authenticator()))
 
   promise(
     "is its subject, with the scope it claims",
     Effect.gen(function* () {
-      assert.deepStrictEqual(yield* authenticate(jwt(claims)), { owner: alice, scope: "exec", name: "alice" })
+      const subject = { owner: "jwt:/alice", scope: "exec", name: "jwt:/alice" }
+      assert.deepStrictEqual<unknown>(yield* authenticate(jwt(claims)), subject)
       const admin = yield* authenticate(
         jwt({ ...claims, aud: ["other", audience], scope: "openid read admin" })
       )
       assert.strictEqual(admin.scope, "admin")
+    })
+  )
+
+  promise(
+    "is nobody else, whatever its subject and issuer are called",
+    Effect.gen(function* () {
+      const { token } = yield* mint()
+      const key = (yield* authenticate(Redacted.value(token))).owner
+      const names = ["local", "alice", "jwt:/alice", "/alice", "a/alice", "%2Falice"]
+      const subjects = names.map((sub) => ({ sub }))
+      const issued = names.flatMap((iss) => names.map((sub) => ({ iss, sub })))
+      const owners = yield* Effect.forEach([...subjects, ...issued], (who) =>
+        Effect.map(authenticate(jwt({ ...claims, ...who })), ({ owner }) => owner)
+      )
+      const all = [localOwner, key, ...owners]
+      assert.strictEqual(new Set(all).size, all.length)
+      for (const owner of owners) {
+        const mint = Schema.decodeUnknownEffect(MintRequest)({ owner, scope: "exec" })
+        assert.match((yield* Effect.flip(mint)).message, /begins with jwt:/)
+      }
     })
   )
 
@@ -87,6 +109,8 @@ describe("a JSON web token", () => {
     ["without an audience", jwt({ ...claims, aud: undefined })],
     ["without a subject", jwt({ ...claims, sub: undefined })],
     ["with an empty subject", jwt({ ...claims, sub: "" })],
+    ["with an endless subject", jwt({ ...claims, sub: "a".repeat(600) })],
+    ["with an issuer that is no text", jwt({ ...claims, iss: "\ud800" })],
     ["without a scope", jwt({ ...claims, scope: undefined })],
     ["with a scope that is none of ours", jwt({ ...claims, scope: "root superadmin" })],
     ["of three parts that are nothing", "a.b.c"],

@@ -5,7 +5,8 @@ import { Clock, Effect, Option, Redacted, Schema } from "effect"
 import { errors, jwtVerify } from "jose"
 import { AccessScope, allows } from "../../domain/Access.ts"
 import { Authentication, InvalidArgument } from "../../domain/Errors.ts"
-import { Owner } from "../../domain/Ids.ts"
+import { Owner, tokenOwner } from "../../domain/Ids.ts"
+import { isUtf8 } from "../../domain/Text.ts"
 import type { Caller } from "../../services/Authenticator.ts"
 
 /** What tokens are verified with. */
@@ -25,11 +26,13 @@ export interface Verified {
 const minSecretBytes = 32
 
 const Claims = Schema.Struct({
-  sub: Owner,
+  sub: Schema.NonEmptyString.check(isUtf8),
+  iss: Schema.optional(Schema.String.check(isUtf8)),
   exp: Schema.Finite,
   /** OAuth's form: words with spaces between (RFC 8693, 4.2). */
   scope: Schema.String
 })
+const decodeOwner = Schema.decodeOption(Owner)
 const decodeClaims = Schema.decodeUnknownOption(Claims)
 
 const refuse = (reason: string) => Effect.fail(new Authentication({ reason }))
@@ -56,7 +59,7 @@ const reasonOf = (cause: unknown): string => {
 
 /**
  * How tokens are verified. Only HS256 is taken, whatever a token's own header
- * says. A token needs `exp`, `sub` (its owner), a `scope` that names `read`, `exec` or
+ * says. A token needs `exp`, `sub` (its owner, with `iss`: see `tokenOwner`), a `scope` that names `read`, `exec` or
  * `admin`, and `aud` when an audience is set. A secret of less than 32 bytes is
  * `InvalidArgument`.
  */
@@ -80,7 +83,9 @@ export const makeVerifier = Effect.fnUntraced(function* ({ secret, audience }: J
     })
     const claims = decodeClaims(payload)
     if (Option.isNone(claims)) return yield* refuse("the token's claims are not what they should be")
-    const { sub: owner, exp } = claims.value
+    const { exp, iss = "", sub } = claims.value
+    const owner = Option.getOrUndefined(decodeOwner(tokenOwner(iss, sub)))
+    if (owner === undefined) return yield* refuse("the token's issuer and subject are too long")
     const scope = scopeOf(claims.value.scope)
     if (scope === undefined) return yield* refuse("the token's scope names none of read, exec, admin")
     return { caller: { owner, scope, name: owner }, expiresAt: exp * 1000 }

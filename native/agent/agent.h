@@ -123,7 +123,7 @@ void queue_free(struct queue *);                  /* it may be added to again */
 #define ALL_REQUESTS                        \
 	X(T_PING, "", ping)                     \
 	X(T_SPAWN, "c44s*", proc_spawn)         \
-	X(T_ATTACH, "P8c", proc_attach)         \
+	X(T_ATTACH, "P8c1", proc_attach)        \
 	X(T_SIGNAL, "P11", proc_signal)         \
 	X(T_KILL, "P4", proc_kill)              \
 	X(T_STDIN, "P8*", proc_stdin)           \

@@ -10,6 +10,7 @@ struct attach {
 	struct attach *next;
 	struct place at;
 	bool announced, existed;
+	bool holds; /* the program waits for it */
 };
 
 /* u8 signalled, u8 code or signal */
@@ -69,13 +70,14 @@ static void attach_drop(struct chan *c)
 
 static const struct chan_ops attach_ops = {.pump = attach_pump, .drop = attach_drop};
 
-struct attach *attach_open(struct request *q, struct proc *p, u64 cursor, bool existed)
+struct attach *attach_open(struct request *q, struct proc *p, u64 cursor, bool existed, bool holds)
 {
 	struct attach *a = chan_open(sizeof *a, q->channel, q->credit, &attach_ops);
 	if (!a)
 		return NULL;
 	a->p = p;
 	a->existed = existed;
+	a->holds = holds;
 	a->at.at = cursor;
 	a->next = p->readers;
 	p->readers = a;
@@ -94,7 +96,7 @@ u64 attach_needs(const struct proc *p)
 {
 	u64 least = UINT64_MAX;
 	for (struct attach *a = p->readers; a; a = a->next) {
-		u64 at = journal_holds(&p->j, &a->at);
+		u64 at = a->holds ? journal_holds(&p->j, &a->at) : UINT64_MAX;
 		least = at < least ? at : least;
 	}
 	return least;
@@ -105,7 +107,7 @@ int proc_attach(struct request *q)
 	u64 end = q->proc->j.next;
 	if (q->n[0] > end)
 		return refuse(q, E_INVALID, end, "cursor beyond the end");
-	attach_open(q, q->proc, q->n[0], true);
+	attach_open(q, q->proc, q->n[0], true, q->n[1]);
 	return ANSWERED;
 }
 

@@ -75,20 +75,22 @@ int parent_at(int dir, char *path, bool make, char **base)
 	return fd;
 }
 
-/* The agent passes every ptrace check on itself, so /proc/1/mem and the like would open for any user it acts for. */
-static bool own_proc_file(int fd)
+/*
+ * Files of a process in /proc are for programs. The agent passes every ptrace check on itself, so /proc/1/mem and the like would open
+ * for any user it acts for; and who may only look at a sandbox would read environments.
+ */
+static bool process_file(int fd)
 {
 	struct statfs fs;
-	char link[32], path[64], own[32];
+	char link[32], path[64];
 	if (fstatfs(fd, &fs) < 0 || fs.f_type != PROC_MAGIC)
 		return false;
 	snprintf(link, sizeof link, "self/fd/%d", fd);
-	snprintf(own, sizeof own, "/proc/%d/", getpid());
 	ssize_t n = readlinkat(proc_dir, link, path, sizeof path - 1);
 	if (n < 0)
 		return true;
 	path[n] = 0;
-	return strncmp(path, own, strlen(own)) == 0;
+	return strncmp(path, "/proc/", 6) == 0 && path[6] >= '0' && path[6] <= '9';
 }
 
 /* ---- stat ---- */
@@ -165,7 +167,7 @@ int file_read(struct request *q)
 	int fd = open_at(AT_FDCWD, q->path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
 	if (fd < 0)
 		return FAILED;
-	int err = fstat(fd, &s) < 0 ? errno : S_ISDIR(s.st_mode) ? EISDIR : !S_ISREG(s.st_mode) ? ENXIO : own_proc_file(fd) ? EACCES : 0;
+	int err = fstat(fd, &s) < 0 ? errno : S_ISDIR(s.st_mode) ? EISDIR : !S_ISREG(s.st_mode) ? ENXIO : process_file(fd) ? EACCES : 0;
 	if (q->n[0] > INT64_MAX)
 		err = EINVAL;
 	errno = err;

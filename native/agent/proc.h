@@ -75,7 +75,7 @@ void proc_report(struct proc *, const struct report *);
 void proc_orphaned(struct proc *); /* its supervisor was killed */
 
 /* attach.c */
-struct attach *attach_open(struct request *, struct proc *, u64 cursor, bool existed);
+struct attach *attach_open(struct request *, struct proc *, u64 cursor, bool existed, bool holds);
 void attach_failed(struct proc *, u16 code, int err); /* the spawn did not happen */
 u64 attach_needs(const struct proc *); /* first journal position a reader still needs; UINT64_MAX without readers */
 

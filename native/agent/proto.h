@@ -15,7 +15,7 @@
 
 enum {
 	MAGIC_LEN = 8,
-	PROTOCOL_VERSION = 3,
+	PROTOCOL_VERSION = 4,
 	HEADER = 9,
 	MAX_PAYLOAD = 256 * 1024,
 	SPAWN_MAX = 1280 * 1024, /* of a SPAWN alone: a command line and environment of 1 MiB */
@@ -38,7 +38,7 @@ enum type {
 	/* host to agent */
 	T_PING = 16,
 	T_SPAWN = 17,       /* u32 credit, u32 identity, u32 limit ms or 0, str label, spec (see sup.c): which process an id names is decided by the spec alone */
-	T_ATTACH = 18,      /* str process, u64 cursor, u32 credit */
+	T_ATTACH = 18,      /* str process, u64 cursor, u32 credit, u8 holds */
 	T_SIGNAL = 19,      /* str process, u8 signal, u8 scope */
 	T_KILL = 20,        /* str process, u32 wait ms */
 	T_STDIN = 21,       /* str process, u64 offset, bytes */

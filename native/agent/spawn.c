@@ -122,7 +122,7 @@ int proc_spawn(struct request *q)
 	if (p && p->hash != hash)
 		return refuse(q, E_CONFLICT, 0, "this process id names another process");
 	if (p) {
-		attach_open(q, p, 0, true);
+		attach_open(q, p, 0, true, true);
 		return ANSWERED;
 	}
 	if (proc_forgotten(spec.id))
@@ -131,7 +131,7 @@ int proc_spawn(struct request *q)
 		return refuse(q, E_CONFLICT, 0, "the start of this process was cancelled");
 	if (!admit() || !(p = new_proc(q, &spec, hash)))
 		return refuse(q, E_RESOURCES, 0, "too many processes");
-	if (!attach_open(q, p, 0, false)) {
+	if (!attach_open(q, p, 0, false, true)) {
 		free(p);
 		return ANSWERED;
 	}

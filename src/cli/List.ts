@@ -166,7 +166,7 @@ const infoText = (info: SandboxInfo, metrics: Metrics | undefined, now: number):
     ["start command", info.spec.startCommand],
     ["ports", info.spec.ports.join(", ")],
     ["labels", pairs(info.spec.labels)],
-    ["environment", Object.keys(info.spec.env).join(" ")]
+    ["environment", (info.envNames ?? Object.keys(info.spec.env)).join(" ")]
   ])
 
 const infoFlags = {

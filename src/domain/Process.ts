@@ -132,8 +132,7 @@ const isKeepable = Schema.makeFilter(
     maxOutputBytes <= maxTailBytes || { path: ["maxOutputBytes"], issue: `with tail at most ${maxTailBytes}` }
 )
 
-/** What a journal is read with. */
-export const AttachOptions = Schema.Struct({
+const attachFields = {
   /** Where to begin; default 0, the oldest byte kept. */
   cursor: Schema.optional(Cursor),
   ...readerFields,
@@ -144,13 +143,27 @@ export const AttachOptions = Schema.Struct({
    * reader of the same name that attaches then, at the byte where the other was, misses nothing.
    */
   reader: Schema.optional(ReaderId)
+}
+
+/** How the events of a program are read that is being started: it waits for this reader. */
+export const ReadOptions = Schema.Struct(attachFields).check(isKeepable)
+export type ReadOptions = typeof ReadOptions.Type
+
+/** What a journal is read with. */
+export const AttachOptions = Schema.Struct({
+  ...attachFields,
+  /**
+   * Whether the program waits for this reader when its journal is full; default: it does. Otherwise the reader loses bytes,
+   * which `Truncated` events tell. A reader with a token of scope `read` never holds a program up, whatever this says.
+   */
+  hold: Schema.optional(Schema.Boolean)
 }).check(isKeepable)
 export type AttachOptions = typeof AttachOptions.Type
 
 /** How the events of a program are read from its start, by a reader that is named. */
 export const ExecOptions = Schema.Struct({
   ...readerFields,
-  idleMillis: AttachOptions.fields.idleMillis,
+  idleMillis: attachFields.idleMillis,
   reader: ReaderId
 }).check(isKeepable)
 export type ExecOptions = typeof ExecOptions.Type

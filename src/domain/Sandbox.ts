@@ -263,6 +263,8 @@ export const SandboxInfo = Schema.Struct({
   /** Whether it outlives the scope or connection that created it. */
   detached: Schema.Boolean,
   spec: SandboxSpec,
+  /** For a token of scope `read`, which does not see the values: the names in the environment, which is then empty in `spec`. */
+  envNames: Schema.optional(Schema.Array(Schema.String)),
   createdAt: Timestamp,
   /** When the present machine began to run. */
   startedAt: Schema.optional(Timestamp),

@@ -18,6 +18,7 @@ import {
 } from "../domain/Ids.ts"
 import { type CreateRequest, resolveSpec, type SandboxInfo } from "../domain/Sandbox.ts"
 import { makeAttempts } from "../services/Attempts.ts"
+import { type AccessScope, CurrentCaller } from "../services/Authenticator.ts"
 import { infoOf } from "../services/actor/Requests.ts"
 import { Backend } from "../services/Backend.ts"
 import { Leases } from "../services/Leases.ts"
@@ -102,6 +103,18 @@ const noteRefusal = (error: { readonly _tag: string }) =>
 
 /** Between an actor and its callers only so many items of a stream wait that may be large. */
 const bulk = { streamBufferSize: 2 }
+
+/** What a caller of this scope sees of a sandbox: who may only look sees no value of its environment. */
+const visibleTo =
+  (scope: AccessScope) =>
+  (info: SandboxInfo): SandboxInfo =>
+    scope === "read"
+      ? { ...info, spec: { ...info.spec, env: {} }, envNames: Object.keys(info.spec.env) }
+      : info
+
+/** What is told of a sandbox, as its caller sees it. */
+const seen = <E, R>(told: Effect.Effect<SandboxInfo, E, R>) =>
+  Effect.flatMap(CurrentCaller, ({ scope }) => Effect.map(told, visibleTo(scope)))
 
 /** The handlers over the actors of whatever cluster is provided. */
 export const make = Effect.gen(function* () {
@@ -266,28 +279,35 @@ export const make = Effect.gen(function* () {
     RenewLease: ({ lease, ttlMillis }) =>
       Effect.flatMap(Principal, (owner) => leases.renew(owner, lease, ttlMillis)),
     EndLease: ({ lease }) => Effect.flatMap(Principal, (owner) => leases.end(owner, lease)),
-    FindSandbox: ({ idOrName }) => find(idOrName),
+    FindSandbox: ({ idOrName }) => seen(find(idOrName)),
     ListSandboxes: (request) =>
       Effect.gen(function* () {
         const { records, next } = yield* store.list(yield* Principal, request)
-        return { sandboxes: records.map(infoOf), next }
+        const { scope } = yield* CurrentCaller
+        return { sandboxes: records.map((record) => visibleTo(scope)(infoOf(record))), next }
       }),
 
-    GetInfo: (payload) => ask(payload, (actor) => actor.GetInfo(payload)),
+    GetInfo: (payload) => seen(ask(payload, (actor) => actor.GetInfo(payload))),
     ChangeStatus: (payload) =>
       payload.command === "kill"
         ? kill(payload.sandboxId)
         : ask(payload, (actor) => actor.ChangeStatus(payload)),
     SetExpiry: (payload) => ask(payload, (actor) => actor.SetExpiry(payload)),
     Update: (payload) => ask(payload, (actor) => actor.Update(payload)),
-    WaitForReady: (payload) => ask(payload, (actor) => actor.WaitForReady(payload)),
+    WaitForReady: (payload) => seen(ask(payload, (actor) => actor.WaitForReady(payload))),
     FollowEvents: (payload) => follow(payload, (actor) => actor.FollowEvents(payload)),
     GetMetrics: (payload) => ask(payload, (actor) => actor.GetMetrics(payload)),
 
     RunProcess: (payload) => follow(payload, (actor) => actor.RunProcess(payload, bulk)),
     ExecProcess: (payload) => ask(payload, (actor) => actor.ExecProcess(payload)),
     StartProcess: (payload) => ask(payload, (actor) => actor.StartProcess(payload)),
-    AttachProcess: (payload) => follow(payload, (actor) => actor.AttachProcess(payload, bulk)),
+    AttachProcess: (payload) =>
+      Stream.unwrap(
+        Effect.map(CurrentCaller, ({ scope }) => {
+          const attach = scope === "read" ? { ...payload.attach, hold: false } : payload.attach
+          return follow(payload, (actor) => actor.AttachProcess({ ...payload, attach }, bulk))
+        })
+      ),
     ListProcesses: (payload) => ask(payload, (actor) => actor.ListProcesses(payload)),
     SignalProcess: (payload) => ask(payload, (actor) => actor.SignalProcess(payload)),
     KillProcess: (payload) => ask(payload, (actor) => actor.KillProcess(payload)),

@@ -51,6 +51,7 @@ import {
   ProcessInfo,
   ProcessSpec,
   PtySize,
+  ReadOptions,
   SandboxPath,
   Signal
 } from "../domain/Process.ts"
@@ -201,7 +202,7 @@ const GetMetrics = Rpc.make("GetMetrics", {
 })
 
 const RunProcess = Rpc.make("RunProcess", {
-  payload: { ...onMachine, process: ProcessSpec, attach: AttachOptions },
+  payload: { ...onMachine, process: ProcessSpec, attach: ReadOptions },
   success: ProcessEvent,
   error: StartError,
   stream: true

@@ -107,10 +107,14 @@ export interface MachineProcesses {
   readonly start: (
     request: SpawnRequest
   ) => Effect.Effect<ProcessInfo, SpawnFailed | Conflict | ResourceExhausted | MachineError>
-  /** Reads a journal from a byte cursor: first `Started`, then as {@link run}. A gap is a `Truncated` event. */
+  /**
+   * Reads a journal from a byte cursor: first `Started`, then as {@link run}. A gap is a `Truncated` event. The program waits
+   * for this reader unless `holds` is false.
+   */
   readonly attach: (
     processId: ProcessId,
-    cursor: number
+    cursor: number,
+    holds?: boolean
   ) => Stream.Stream<MachineEvent, NotFound | ResourceExhausted | MachineError>
   /** Running ones and those whose journals are still kept. */
   readonly list: Effect.Effect<ReadonlyArray<ListedProcess>, MachineError>

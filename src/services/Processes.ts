@@ -11,13 +11,13 @@ import { CommandExit, InvalidResponse, NotFound, Timeout } from "../domain/Error
 import { type Generation, type LeaseId, ProcessId, type ReaderId, type SandboxId } from "../domain/Ids.ts"
 import type { CapturedOutput } from "../domain/Output.ts"
 import {
-  AttachOptions,
   exitCodeOf,
   type Keep,
   type ProcessEvent,
   type ProcessInfo,
   ProcessSpec,
   PtySize,
+  ReadOptions,
   shellArgv
 } from "../domain/Process.ts"
 import type { MachineOperationError, StartError } from "../rpc/SandboxRpcs.ts"
@@ -164,7 +164,7 @@ const decodeOpening = decodeInput(
   ""
 )
 const decodeStdin = decodeBytes("stdin")
-const decodeAttach = decodeInput(AttachOptions, "")
+const decodeAttach = decodeInput(ReadOptions, "")
 
 const defaultTimeoutMillis = 60_000
 /** How long is waited for the end of a program of which it is not known whether it began. */
@@ -255,7 +255,7 @@ export const makeProcesses = (
 
   const attached = <E, R>(
     spec: ProcessSpec,
-    attach: AttachOptions,
+    attach: ReadOptions,
     stdin: StdinSource<E, R> | undefined
   ): Stream.Stream<ProcessEvent, StartError | E, R> =>
     Stream.suspend(() => {

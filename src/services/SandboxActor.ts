@@ -275,21 +275,21 @@ const make = Effect.gen(function* () {
       Effect.flatMap(spawn(payload.process), (request) =>
         use("start a process", payload, start(payload.process, request))
       ),
-    AttachProcess: ({ payload: { processId, attach, ...handle } }) =>
-      execs.rest(
-        processId,
-        attach,
-        read(
-          "attach to a process",
-          handle,
-          (machine) =>
-            Stream.mapError(
-              observe(processId, attach)(machine.processes.attach(processId, attach.cursor ?? 0)),
-              failure(processId)
-            ),
-          attach.idleMillis
-        )
-      ),
+    AttachProcess: ({ payload: { processId, attach, ...handle } }) => {
+      const { cursor = 0, hold } = attach
+      const events = read(
+        "attach to a process",
+        handle,
+        (machine) =>
+          Stream.mapError(
+            observe(processId, attach)(machine.processes.attach(processId, cursor, hold)),
+            failure(processId)
+          ),
+        attach.idleMillis
+      )
+      // What waits for its reader holds the program up.
+      return hold === false ? events : execs.rest(processId, attach, events)
+    },
     ListProcesses: ({ payload }) =>
       Effect.map(
         use("list processes", payload, (machine) => machine.processes.list),

@@ -3,7 +3,7 @@
  * another's sandbox is answered, byte for byte, like one that does not exist.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Redacted, type Scope } from "effect"
+import { Deferred, Effect, Option, Redacted, type Scope, Stream } from "effect"
 import { type LeaseId, SandboxId } from "../../src/domain/Ids.ts"
 import { SandboxOperations, SandboxRpcs } from "../../src/rpc/SandboxRpcs.ts"
 import { httpPath } from "../../src/rpc/ServedRpcs.ts"
@@ -230,6 +230,59 @@ describe("a token's scope", () => {
       const created = yield* call(service, reader, "CreateSandbox", { request: {}, detached: true })
       assert.include(created, '"PolicyDenied"')
       assert.strictEqual((yield* sandbox.info).status, "running")
+    })
+  )
+
+  promise(
+    "of read sees which names an environment has, and no value",
+    Effect.gen(function* () {
+      const service = yield* start({ hostImage: true })
+      const sandboxes = yield* sandboxesOf(service, yield* keyFor(service, "alice"))
+      const sandbox = yield* sandboxes.createDetached({ env: { TOKEN: "hush" } })
+      const reading = yield* sandboxesOf(service, yield* keyFor(service, "alice", "read"))
+      const connected = yield* reading.connect(sandbox.id)
+      const seen = [
+        ...(yield* reading.list()).sandboxes,
+        yield* connected.info,
+        yield* connected.waitForReady()
+      ]
+      for (const { envNames, spec } of seen) assert.deepStrictEqual([envNames, spec.env], [["TOKEN"], {}])
+      const { envNames, spec } = yield* sandbox.info
+      assert.deepStrictEqual([envNames, spec.env], [undefined, { TOKEN: "hush" }])
+    })
+  )
+
+  promise(
+    "of read attaches and holds no program up, however little it takes",
+    Effect.gen(function* () {
+      const service = yield* start({ hostImage: true })
+      const sandboxes = yield* sandboxesOf(service, yield* keyFor(service, "alice"))
+      const sandbox = yield* sandboxes.createDetached()
+      const reading = yield* sandboxesOf(service, yield* keyFor(service, "alice", "read"))
+      const program = yield* sandbox.process.start(["sh", "-c", "read go; seq 2000000; touch done"], {
+        stdin: true,
+        processId: "program"
+      })
+      const attached = yield* (yield* reading.connect(sandbox.id)).process.connect("program")
+      const begun = yield* Deferred.make<void>()
+      const [gap] = yield* Effect.all(
+        [
+          attached.events().pipe(
+            Stream.tap((event) =>
+              event._tag === "Started"
+                ? Deferred.succeed(begun, undefined)
+                : // The program ends while its reader takes nothing.
+                  Effect.repeat(sandbox.files.exists("/home/user/done"), { until: (isDone) => isDone })
+            ),
+            Stream.filter((event) => event._tag === "Truncated"),
+            Stream.runHead
+          ),
+          Effect.andThen(Deferred.await(begun), program.write("go\n"))
+        ],
+        { concurrency: 2 }
+      )
+      assert.isTrue(Option.isSome(gap))
+      assert.deepStrictEqual(yield* program.exit, { _tag: "Exited", code: 0 })
     })
   )
 

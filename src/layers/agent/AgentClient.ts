@@ -96,7 +96,8 @@ export interface AgentClient {
   readonly attach: (
     processId: string,
     cursor: number,
-    deadlineMillis: number
+    deadlineMillis: number,
+    holds?: boolean
   ) => Stream.Stream<ProcessMessage, AgentError>
   readonly signal: (
     processId: string,
@@ -368,13 +369,13 @@ const makeClient = ({ session, hello }: Opened): AgentClient => {
           ),
     spawn: (spec, deadline) =>
       isTooLong(spec) ? Effect.fail(tooLong) : call(P.Spawn, spawnFields(spec, 0), P.Spawned, deadline),
-    attach: (processId, cursor, deadline) =>
+    attach: (processId, cursor, deadline, holds = true) =>
       asReader(
         session,
         processStream(
           session,
           "Attach",
-          (channel) => P.Attach.encode(channel, { processId, cursor, credit: firstWindowBytes }),
+          (channel) => P.Attach.encode(channel, { processId, cursor, credit: firstWindowBytes, holds }),
           deadline
         )
       ),

@@ -152,8 +152,8 @@ export const makeProcesses = (client: AgentClient, facts: MachineFacts): Machine
         end: 0
       }
     }),
-    attach: (processId, cursor) =>
-      client.attach(processId, cursor, millis).pipe(
+    attach: (processId, cursor, holds) =>
+      client.attach(processId, cursor, millis, holds).pipe(
         Stream.map(lift),
         Stream.mapError(
           (error) =>

@@ -5,7 +5,7 @@
 import { bool, i64, message, name, rest, strings, text, token, u8, u16, u32, u64 } from "./Message.ts"
 
 /** What both sides must agree on. */
-export const protocolVersion = 3
+export const protocolVersion = 4
 
 /** Channels from here on are opened by the agent. */
 export const firstAgentChannel = 0x8000_0000
@@ -55,7 +55,7 @@ export const Spawn = message("Spawn", 17, {
   /** The process id, the working directory, `argc` arguments and `envc` entries `KEY=value`. */
   strings
 })
-export const Attach = message("Attach", 18, { processId: text, cursor: u64, credit: u32 })
+export const Attach = message("Attach", 18, { processId: text, cursor: u64, credit: u32, holds: bool })
 
 /** Whom {@link SendSignal} reaches. */
 export const signalScopes = { process: 0, group: 1, tree: 2 } as const

@@ -2,8 +2,8 @@
  * A process's output: bytes of two streams in one order, bounded, and read from
  * any position by any number of readers.
  *
- * While somebody is attached, the slowest reader holds the writer up; with
- * nobody attached the oldest bytes are overwritten. A reader that asks for bytes
+ * While somebody is attached who holds the writer up, the slowest such reader does; otherwise
+ * the oldest bytes are overwritten. A reader that asks for bytes
  * that are gone is told so, and goes on with the oldest that are kept.
  */
 
@@ -29,6 +29,8 @@ export interface JournalBatch {
 export interface JournalReader {
   /** The next byte it wants. */
   cursor: number
+  /** Whether it holds the writer up. */
+  readonly holds: boolean
 }
 
 interface Block {
@@ -64,9 +66,9 @@ export class Journal {
     this.capacity = capacity
   }
 
-  /** Attaches a reader: from now on it holds the writer up. */
-  attach(cursor: number): JournalReader {
-    const reader = { cursor }
+  /** Attaches a reader, which from now on holds the writer up unless it says that it does not. */
+  attach(cursor: number, holds = true): JournalReader {
+    const reader = { cursor, holds }
     this.readers.add(reader)
     return reader
   }
@@ -81,10 +83,9 @@ export class Journal {
 
   /** How many bytes may be written now. */
   room(): number {
-    if (this.readers.size === 0) return Number.POSITIVE_INFINITY
-    let needed = this.end
-    for (const reader of this.readers) {
-      if (reader.cursor < needed) needed = Math.max(reader.cursor, this.oldest)
+    let needed = Number.POSITIVE_INFINITY
+    for (const { cursor, holds } of this.readers) {
+      if (holds) needed = Math.min(needed, Math.max(Math.min(cursor, this.end), this.oldest))
     }
     return Math.max(0, needed + this.capacity - this.end)
   }

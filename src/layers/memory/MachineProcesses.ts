@@ -58,13 +58,18 @@ export const makeProcesses = (calls: Calls): MachineProcesses => {
   })
 
   /** A journal from a cursor on. The reader is attached before anything else runs, so it misses nothing. */
-  const events = <E>(point: "spawn" | "attach", open: Effect.Effect<Execution, E>, cursor: number) =>
+  const events = <E>(
+    point: "spawn" | "attach",
+    open: Effect.Effect<Execution, E>,
+    cursor: number,
+    holds = true
+  ) =>
     Stream.unwrap(
       Effect.gen(function* () {
         const reading = yield* holding<Reading, E | MachineError>((keep) =>
           calls.call(
             point,
-            Effect.map(open, (execution) => keep(openReader(calls, execution, cursor)))
+            Effect.map(open, (execution) => keep(openReader(calls, execution, cursor, holds)))
           )
         )
         return Stream.fromPull(Effect.succeed(reading.pull))
@@ -78,7 +83,7 @@ export const makeProcesses = (calls: Calls): MachineProcesses => {
         "spawn",
         Effect.map(spawn(request), (execution) => execution.info())
       ),
-    attach: (processId, cursor) => events("attach", find(processId), cursor),
+    attach: (processId, cursor, holds) => events("attach", find(processId), cursor, holds),
     list: calls.call(
       "processes",
       Effect.sync(() => [...kernel.executions.values()].map((execution) => execution.listed()))
@@ -247,9 +252,9 @@ const standardFiles = (execution: Execution): ReadonlyMap<number, OpenFile> => {
 type Reading = ReturnType<typeof openReader>
 
 /** A reader of a journal: what it pulls next, and how it lets go. */
-const openReader = (calls: Calls, execution: Execution, cursor: number) => {
+const openReader = (calls: Calls, execution: Execution, cursor: number, holds: boolean) => {
   const { journal } = execution.output
-  const reader: JournalReader = journal.attach(cursor)
+  const reader: JournalReader = journal.attach(cursor, holds)
   const { wakeup } = execution.output
   let started = false
   let ended = false

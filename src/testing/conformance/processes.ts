@@ -1,7 +1,7 @@
 /**
  * Conformance: programs in the background, their journals, their input, their signals.
  */
-import { Deferred, Effect, Fiber, Stream } from "effect"
+import { Deferred, Effect, Fiber, Schedule, Stream } from "effect"
 import type { ProcessEvent } from "../../domain/Process.ts"
 import { area, holds, home, lines, refused, same, unique, withSandbox } from "./Case.ts"
 import { gather, outputOf, textOf, untilOutput } from "./Programs.ts"
@@ -253,6 +253,44 @@ const control = processes({
 
 const holding = processes(
   {
+    "a reader that does not hold a program up loses bytes, is told so, and sees the end": withSandbox(
+      Effect.fnUntraced(function* (sandbox) {
+        const count = 3_000_000
+        const done = `${home}/done`
+        const process = yield* sandbox.commands.start(`read go; seq ${count}; touch done`, { stdin: true })
+        const begun = yield* Deferred.make<void>()
+        const slowly = (event: ProcessEvent) =>
+          event._tag === "Started"
+            ? Deferred.succeed(begun, undefined)
+            : // The program ends while nothing is taken.
+              Effect.repeat(sandbox.files.exists(done), {
+                schedule: Schedule.spaced(20),
+                until: (isDone) => isDone
+              })
+        const events = Stream.runCollect(Stream.tap(process.events({ hold: false }), slowly))
+        const [seen] = yield* Effect.all(
+          [events, Effect.andThen(Deferred.await(begun), process.write("go\n"))],
+          { concurrency: 2 }
+        )
+        let cursor = 0
+        for (const event of seen) {
+          if (event._tag === "Truncated") same(event.from, cursor, "the gap begins where the bytes end")
+          if (event._tag === "Output") same(event.cursor, cursor, "cursor")
+          if (event._tag === "Output") cursor += event.data.byteLength
+          if (event._tag === "Truncated") cursor = event.to
+        }
+        holds(
+          seen.some(({ _tag }) => _tag === "Truncated"),
+          "a gap is told"
+        )
+        const last = seen.at(-1)
+        same(last?._tag === "Exited" && [last.status, last.cursor], [{ _tag: "Exited", code: 0 }, cursor])
+        const output = seen.findLast((event) => event._tag === "Output")
+        const ending = new TextDecoder().decode(output?.data)
+        holds(ending.endsWith(`${count}\n`), "the end is there")
+      })
+    ),
+
     "a command's time does not run while the sandbox is paused": withSandbox(
       Effect.fnUntraced(function* (sandbox) {
         const process = yield* sandbox.commands.start("echo up; cat", { stdin: true, timeoutMillis: 1500 })

@@ -165,7 +165,7 @@ describe("reading", () => {
     )
   )
 
-  it.effect("never opens the agent itself, by whatever name", () =>
+  it.effect("never opens what belongs to a process, the agent or another, by whatever name", () =>
     withAgent((client, agent) =>
       Effect.gen(function* () {
         const { home, process } = agent
@@ -174,6 +174,7 @@ describe("reading", () => {
           "/proc/self/environ",
           "/proc/thread-self/maps",
           `/proc/${process.pid}/environ`,
+          `/proc/${globalThis.process.pid}/environ`,
           `${home}/mem`
         ]) {
           assert.strictEqual(yield* code(read(client, path)), "permission", path)

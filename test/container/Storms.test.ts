@@ -88,10 +88,10 @@ describe.runIf(canRun)("programs that fork without end", () => {
         const script = `
           my ($none, $zero) = (pack("QQ", 0, 0), pack("l", 0));
           sub limit { syscall(${prlimit64}, $_[0] + 0, 7, $none, 0) }
-          sub idle { syscall(${schedSetscheduler}, $_[0] + 0, 5, $zero) }
-          print join(" ", limit(1), idle(1), limit(2**32 + 1), idle(2**32 + 1), idle(0))`
+          sub batch { syscall(${schedSetscheduler}, $_[0] + 0, 3, $zero) }
+          print join(" ", limit(1), batch(1), limit(2**32 + 1), batch(2**32 + 1), batch(0), setpriority(0, 0, 0))`
         const { stdout } = yield* sandbox.process.run(["perl", "-e", script], { user: "root" })
-        assert.strictEqual(stdout, "-1 -1 -1 -1 0")
+        assert.strictEqual(stdout, "-1 -1 -1 -1 0 1")
       }).pipe(Effect.scoped, Effect.provide(service(base)))
     }).pipe(Effect.scoped, Effect.provide(NodeServices.layer))
   )

@@ -55,6 +55,17 @@ const allow = (names: ReadonlyArray<string>, args: ReadonlyArray<Argument>): Sec
 
 const is = (index: number, value: number): Argument => ({ index, value, op: "SCMP_CMP_EQ" })
 
+const SCHED_OTHER = 0
+const SCHED_BATCH = 3
+/** SCHED_RESET_ON_FORK may come with any policy. */
+const policyMask = 0xbfffffff
+const ofPolicy = (policy: number): Argument => ({
+  index: 1,
+  value: policyMask,
+  valueTwo: policy,
+  op: "SCMP_CMP_MASKED_EQ"
+})
+
 /** A process id of 0, the caller itself: the kernel looks at the lower half only. */
 const itself: Argument = { index: 0, value: 0xffffffff, valueTwo: 0, op: "SCMP_CMP_MASKED_EQ" }
 
@@ -63,7 +74,8 @@ const itself: Argument = { index: 0, value: 0xffffffff, valueTwo: 0, op: "SCMP_C
  * is itself a virtual machine it reaches the hypervisor), AF_ALG, AF_PACKET or
  * the many rare families; of netlink only the routes, which C libraries read to
  * list interfaces. Limits and schedulers are a program's own matter: root in the
- * sandbox has the agent's user id, and could leave it without descriptors or processor time.
+ * sandbox has the agent's user id, and could leave it without descriptors or processor time. Nobody comes later than
+ * others of its sandbox (`nice`, `SCHED_IDLE`, so none of `sched_setattr`): in the kernel it may hold what the whole host waits for.
  */
 const conditional: ReadonlyArray<SeccompRule> = [
   allow(["clone"], [{ index: 0, value: newNamespaces, valueTwo: 0, op: "SCMP_CMP_MASKED_EQ" }]),
@@ -71,7 +83,9 @@ const conditional: ReadonlyArray<SeccompRule> = [
   allow(["socket"], [is(0, AF_NETLINK), is(2, NETLINK_ROUTE)]),
   allow(["socketpair"], [is(0, AF_UNIX)]),
   ...personalities.map((value) => allow(["personality"], [is(0, value)])),
-  allow(["prlimit64", "sched_setattr", "sched_setparam", "sched_setscheduler"], [itself])
+  allow(["prlimit64", "sched_setparam"], [itself]),
+  ...[SCHED_OTHER, SCHED_BATCH].map((policy) => allow(["sched_setscheduler"], [itself, ofPolicy(policy)])),
+  allow(["setpriority"], [{ index: 2, value: 0xffffffff, valueTwo: 0, op: "SCMP_CMP_MASKED_EQ" }])
 ]
 
 /**

@@ -30,7 +30,7 @@ const processes = `
   getpriority getresgid getresuid getrlimit getrusage getsid gettid getuid ioprio_get ioprio_set kill pause pidfd_open
   pidfd_send_signal prctl process_mrelease sched_get_priority_max sched_get_priority_min sched_getaffinity
   sched_getattr sched_getparam sched_getscheduler sched_rr_get_interval sched_setaffinity
-  sched_yield seccomp setfsgid setfsuid setgid setgroups setpgid setpriority setregid
+  sched_yield seccomp setfsgid setfsuid setgid setgroups setpgid setregid
   setresgid setresuid setreuid setrlimit setsid setuid tgkill tkill vfork wait4 waitid landlock_add_rule
   landlock_create_ruleset landlock_restrict_self
 `

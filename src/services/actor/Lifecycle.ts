@@ -67,7 +67,7 @@ export interface Lifecycle {
   readonly machine: (
     operation: string,
     generation: Generation | undefined
-  ) => Effect.Effect<Machine, NotFound | InvalidState | GenerationChanged>
+  ) => Effect.Effect<Machine, NotFound | InvalidState | GenerationChanged | SandboxFailed>
   /** Why this machine was given up, if it was. */
   readonly whyGivenUp: MachineSlot["whyGivenUp"]
   /** See {@link Supervision.unanswered}. */
@@ -115,6 +115,9 @@ export const makeLifecycle = Effect.fnUntraced(function* (
   const info = () => infoOf(journal.current())
   const missing = () => new NotFound({ kind: "sandbox", id, reason: journal.current().reason })
   const invalid = (operation: string) => new InvalidState({ sandboxId: id, status: status(), operation })
+  /** Its machine has ended, and what follows from that is not recorded yet. */
+  const ended = () =>
+    new SandboxFailed({ sandboxId: id, reason: "its machine has ended", outcome: "not-started" })
   const next = () => Generation.make(journal.current().generation + 1)
   const request = () => {
     const { generation, spec, detached, startedAt } = journal.current()
@@ -405,21 +408,22 @@ export const makeLifecycle = Effect.fnUntraced(function* (
     )
   )
 
-  const machine = (
-    operation: string,
-    generation: Generation | undefined
-  ): Effect.Effect<Machine, NotFound | InvalidState | GenerationChanged> =>
+  const machine = (operation: string, generation: Generation | undefined): ReturnType<Lifecycle["machine"]> =>
     Effect.suspend((): ReturnType<Lifecycle["machine"]> => {
       const { status, generation: current } = journal.current()
       if (status === "killed") return Effect.fail(missing())
       if (generation !== undefined && generation !== current) {
         return Effect.fail(new GenerationChanged({ sandboxId: id, expected: generation, current }))
       }
-      const machine = slot.machine()
-      if (status === "running" && machine !== undefined) return Effect.succeed(machine)
-      return status === "running" && !isAwake
-        ? Effect.andThen(Fiber.await(waking), present(operation))
-        : Effect.fail(invalid(operation))
+      if (status !== "running") return Effect.fail(invalid(operation))
+      const held = slot.machine()
+      if (held !== undefined) return Effect.succeed(held)
+      return isAwake
+        ? Effect.fail(ended())
+        : Effect.andThen(
+            Fiber.await(waking),
+            Effect.suspend(() => machine(operation, generation))
+          )
     })
 
   /** The sandbox if it runs, undefined if that may still come, otherwise why not. */

@@ -54,6 +54,20 @@ export interface Reach {
 /** How long a broken connection waits for news of the machine's end. */
 const newsMillis = 250
 
+/** Why a machine is not there any more that was. */
+const endOf = (error: Effect.Error<ReturnType<Lifecycle["machine"]>>): string => {
+  switch (error._tag) {
+    case "NotFound":
+      return error.reason === undefined ? "it was killed" : `it was killed: ${error.reason}`
+    case "InvalidState":
+      return `its machine was ended, and it is ${error.status}`
+    case "GenerationChanged":
+      return "its machine was replaced by another"
+    case "SandboxFailed":
+      return error.reason
+  }
+}
+
 const isConnection = <E>(error: E | Connection): error is Connection => error instanceof Connection
 
 /** The ways to the machine that `lifecycle` owns. */
@@ -75,7 +89,7 @@ export const makeReach = Effect.fnUntraced(function* (
     const reason = lifecycle.whyGivenUp(machine)
     if (reason !== undefined) return yield* failed(reason)
     const present = yield* Effect.result(lifecycle.machine("reach the machine", machine.generation))
-    if (Result.isFailure(present)) return yield* failed(present.failure.message)
+    if (Result.isFailure(present)) return yield* failed(endOf(present.failure))
     const news = yield* Effect.timeoutOption(machine.exited, newsMillis)
     return yield* Option.isSome(news) ? failed(news.value.reason) : error
   })

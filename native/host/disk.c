@@ -21,6 +21,8 @@
 #define ATTEMPTS 1000
 #define RELEASE_WAIT_MS 10000
 #define REPAIR_BLOCKS 256
+/* INCOMPAT_RECOVER of ext4. */
+#define NEEDS_RECOVERY 4
 /* The smallest there is; it comes on top of what the sandbox may use. */
 #define JOURNAL_BYTES (4 << 20)
 
@@ -125,12 +127,14 @@ static void create_image(const struct disk *disk) {
     if (rename(fresh, disk->file) != 0) fail_errno(FAILED, disk->file);
 }
 
-/* A journal that was given up, because something could not be written, leaves the superblock marked. */
+/* A journal that was given up, because something could not be written, leaves the superblock marked, or itself to be replayed. */
 static void check_image(int backing, const struct disk *disk) {
     struct statfs host;
-    uint16_t state = 0;
-    if (pread(backing, &state, sizeof state, 1024 + 58) != sizeof state) fail_errno(FAILED, disk->file);
-    if ((state & 3) == 1) return;
+    uint16_t state = 0, incompatible = 0;
+    if (pread(backing, &state, sizeof state, 1024 + 58) != sizeof state ||
+        pread(backing, &incompatible, sizeof incompatible, 1024 + 96) != sizeof incompatible)
+        fail_errno(FAILED, disk->file);
+    if ((state & 3) == 1 && (incompatible & NEEDS_RECOVERY) == 0) return;
     const char *argv[] = {"e2fsck", "-p", "-f", disk->file, NULL};
     int code = run_program(argv);
     if ((code & ~3) == 0) return;

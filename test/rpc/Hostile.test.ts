@@ -207,6 +207,26 @@ describe("a hostile client", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.live("has only so many calls on all its connections together", () =>
+    Effect.gen(function* () {
+      const service = yield* start({ requestsPerCaller: 8 })
+      const own = yield* service.as(aliceToken)
+      const first = yield* service.as("mallory")
+      const second = yield* service.as("mallory")
+      const sandbox = yield* first.createDetached()
+      const other = yield* second.connect(sandbox.id)
+      for (let count = 0; count < 4; count++) {
+        yield* Effect.forkScoped(Effect.ignore(Stream.runDrain(sandbox.events())))
+        yield* Effect.forkScoped(Effect.ignore(Stream.runDrain(other.events())))
+      }
+      const waits = Effect.flip(Effect.repeat(sandbox.info, { times: 1000 }))
+      const error = yield* waits
+      assert.containSubset(error, { _tag: "ResourceExhausted", resource: "calls" })
+      assert.match(error.message, /of this caller/)
+      yield* unhurt(own)
+    }).pipe(Effect.scoped)
+  )
+
   it.live.each([
     ["by its connection", { waitingBytes: 64 * 1024 }],
     ["by all its connections", { waitingBytes: 2 ** 40, outputBytesPerCaller: 64 * 1024 }]

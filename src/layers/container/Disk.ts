@@ -2,7 +2,8 @@
  * What of a container's disk has reached the host's own. Disks are sparse
  * files: when the host's disk is full, the kernel cannot write what programs
  * were told is written. It then gives the disk's journal up, so that the disk
- * stays as it was at one moment, refuses every later write, and marks it.
+ * stays as it was at one moment, refuses every later write, and marks it, or
+ * leaves its journal to be replayed where nobody wrote after that.
  */
 import * as Effect from "effect/Effect"
 import type { BackendFailed, Outcome } from "../../domain/Errors.ts"
@@ -10,9 +11,12 @@ import type { Container } from "./ContainerFiles.ts"
 import { backendFailed, lastLine } from "./Failures.ts"
 import { readNumber, runProgram } from "./Kernel.ts"
 
-/** Where a superblock has its state, and the bit that says that something could not be written; see ext4(5). */
-const stateOffset = 1024 + 58
-const hasErrors = 2
+/**
+ * Two fields of a superblock, and the bits in them that say that something could not be written: an error, and a journal that was
+ * not brought to its end although the disk is not mounted any more. See the kernel's documentation of ext4, "Super Block".
+ */
+const state = { offset: 1024 + 58, hasErrors: 2 }
+const incompatible = { offset: 1024 + 96, needsRecovery: 4 }
 
 /** How long the host's disk may take for what a sandbox has written. */
 const syncMillis = 30_000
@@ -24,13 +28,16 @@ const lostBecause = (reason: string) => `what was written last did not reach the
  * that is not mounted any more, because only then the mark is there for certain. The next mount clears it.
  */
 export const lossOf = (container: Container): Effect.Effect<string | undefined> =>
-  readNumber(container.files.disk, stateOffset).pipe(
+  Effect.gen(function* () {
     // No disk has lost nothing.
-    Effect.orElseSucceed(() => 0),
-    Effect.map((state) =>
-      (state & hasErrors) === 0 ? undefined : lostBecause("the host's disk was full or failed")
-    )
-  )
+    const read = (offset: number) => Effect.orElseSucceed(readNumber(container.files.disk, offset), () => 0)
+    if (((yield* read(state.offset)) & state.hasErrors) !== 0) {
+      return lostBecause("the host's disk was full or failed")
+    }
+    return ((yield* read(incompatible.offset)) & incompatible.needsRecovery) === 0
+      ? undefined
+      : lostBecause("the host's disk was full or failed, or the host itself has ended")
+  })
 
 /** Fails when something that was written to a disk never reached it, as {@link lossOf} says. */
 export const checkDisk = Effect.fnUntraced(function* (container: Container, operation: string) {

@@ -73,17 +73,24 @@ const make = (limits: Limits) =>
           const reason = `${rpc._tag} needs a token of scope ${needed}`
           return watch(Effect.fail(new PolicyDenied({ policy: "scope", reason })))
         }
-        const room = limits.requestsPerConnection * (endings.has(rpc._tag) ? 2 : 1)
-        if (session.running >= room) {
-          const reason = `${session.running} calls of this connection are under way`
+        const share = endings.has(rpc._tag) ? 2 : 1
+        const { callers } = session
+        const isFull = session.running >= limits.requestsPerConnection * share
+        if (isFull || callers.running >= limits.requestsPerCaller * share) {
+          const whose = isFull
+            ? `${session.running} calls of this connection`
+            : `${callers.running} calls of this caller`
+          const reason = `${whose} are under way`
           return Effect.fail(new ResourceExhausted({ resource: "calls", reason, retryAfterMillis: 100 }))
         }
         session.running++
+        callers.running++
         const changes = needed !== "read" && !isRead(rpc)
         return Effect.ensuring(
           changes ? outlive(watch(call), session.transport === "websocket") : watch(call),
           Effect.sync(() => {
             session.running--
+            callers.running--
           })
         )
       })

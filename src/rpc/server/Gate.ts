@@ -76,14 +76,15 @@ const makeMisled = ({ host = "127.0.0.1", hosts = [], origins = [] }: ServerOpti
   }
 }
 
-/** What one caller has open, and its shares of what may be held of requests and for readers. */
+/** What one caller has open and under way, and its shares of what may be held of requests and for readers. */
 interface Share {
   connections: number
+  readonly callers: Session["callers"]
   readonly output: Budget
   readonly requests: Budget
 }
 
-/** Counts what callers have open; gives each connection its part of what may be held. */
+/** Counts what callers have open; gives each connection its part of what may be held, and what its caller has under way. */
 const makePlaces = (limits: Limits) => {
   const shares = new Map<Owner, Share>()
   const output = makeBudget(limits.outputBytes)
@@ -92,12 +93,15 @@ const makePlaces = (limits: Limits) => {
     Effect.sync(() => {
       share.connections--
       // Readers whose connection was cut may be held, and count.
-      if (share.connections === 0 && share.output.taken() === 0) shares.delete(owner)
+      if (share.connections === 0 && share.output.taken() === 0 && share.callers.running === 0) {
+        shares.delete(owner)
+      }
     })
   const enter = ({ owner }: Caller) =>
     Effect.suspend(() => {
       const share = shares.get(owner) ?? {
         connections: 0,
+        callers: { running: 0 },
         output: makeBudget(limits.outputBytesPerCaller, output),
         requests: makeBudget(limits.requestBytesPerCaller, requests)
       }
@@ -114,7 +118,11 @@ const makePlaces = (limits: Limits) => {
   return (caller: Caller) =>
     Effect.map(
       Effect.acquireRelease(enter(caller), (share) => leave(caller, share)),
-      ({ output, requests }) => ({ output: makeBudget(limits.outputBytesPerConnection, output), requests })
+      ({ callers, output, requests }) => ({
+        callers,
+        output: makeBudget(limits.outputBytesPerConnection, output),
+        requests
+      })
     )
 }
 
@@ -147,10 +155,10 @@ export const makeGate = Effect.fnUntraced(function* (options: ServerOptions, doo
     if (!allows(caller.scope, scope)) {
       return yield* new PolicyDenied({ policy: "scope", reason: `this needs a token of scope ${scope}` })
     }
-    const budgets = yield* place(caller)
+    const parts = yield* place(caller)
     door.recognise(NodeHttpServerRequest.toIncomingMessage(request).socket)
     yield* recheck(request, token, caller)
-    const session: Session = { caller, transport, running: 0, readers: new Map(), ...budgets }
+    const session: Session = { caller, transport, running: 0, readers: new Map(), ...parts }
     return session
   })
 

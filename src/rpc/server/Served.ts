@@ -5,7 +5,6 @@
 import { posix } from "node:path"
 import { Effect, Semaphore, Stream } from "effect"
 import { InvalidArgument, PolicyDenied } from "../../domain/Errors.ts"
-import type { Owner } from "../../domain/Ids.ts"
 import { resolveSpec } from "../../domain/Sandbox.ts"
 import { asAttached } from "../../services/actor/Execs.ts"
 import { Principal } from "../../services/Principal.ts"
@@ -45,23 +44,28 @@ const checkImage = (
     : deny("this service lists no directory above it")
 }
 
-/** So many lists of one caller are asked for at a time; the others wait. */
+/** So many lists of one caller, of one sandbox, are asked for at a time; the others wait. Measurements, of all of a caller's. */
 const listsAtOnce = 8
 /** How long a list may be that is told at once, in entries. */
 const shortList = 20
 
-/** Lists as callers get them: whoever asks for many long ones at a time waits for them, and nobody else does. */
+/** Lists, and measurements, as callers get them: whoever asks for many at a time waits for them, and nobody else does. */
 const makeLists = Effect.gen(function* () {
   const turns = yield* makeTurns
-  const shares = new Map<Owner, { readonly permits: Semaphore.Semaphore; users: number }>()
-  return <A, E, R>(list: Effect.Effect<A, E, R>, entriesOf: (list: A) => ReadonlyArray<unknown>) =>
+  const shares = new Map<string, { readonly permits: Semaphore.Semaphore; users: number }>()
+  return <A, E, R>(
+    of: string,
+    list: Effect.Effect<A, E, R>,
+    entriesOf: (list: A) => ReadonlyArray<unknown> = () => []
+  ) =>
     Effect.gen(function* () {
       const owner = yield* Principal
-      const share = shares.get(owner) ?? { permits: Semaphore.makeUnsafe(listsAtOnce), users: 0 }
-      shares.set(owner, share)
+      const key = `${owner}\0${of}`
+      const share = shares.get(key) ?? { permits: Semaphore.makeUnsafe(listsAtOnce), users: 0 }
+      shares.set(key, share)
       share.users++
       const leave = Effect.sync(() => {
-        if (--share.users === 0) shares.delete(owner)
+        if (--share.users === 0) shares.delete(key)
       })
       return yield* list.pipe(
         // Before it is told: that takes its time in one piece.
@@ -111,9 +115,14 @@ export const layer = (options: ServerOptions) =>
             yield* checkImage(resolveSpec(payload.request).image, options.images ?? {})
             return yield* client.CreateSandbox(payload)
           }),
-        ListSandboxes: (payload) => listing(client.ListSandboxes(payload), ({ sandboxes }) => sandboxes),
-        ListProcesses: (payload) => listing(client.ListProcesses(payload), (processes) => processes),
-        ListFiles: (payload) => listing(client.ListFiles(payload), ({ entries }) => entries),
+        ListSandboxes: (payload) =>
+          listing("sandboxes", client.ListSandboxes(payload), ({ sandboxes }) => sandboxes),
+        // Each sandbox for itself: one that does not answer keeps nobody from the others.
+        ListProcesses: (payload) =>
+          listing(payload.sandboxId, client.ListProcesses(payload), (processes) => processes),
+        ListFiles: (payload) =>
+          listing(payload.sandboxId, client.ListFiles(payload), ({ entries }) => entries),
+        GetMetrics: (payload) => listing("metrics", client.GetMetrics(payload)),
         RunProcess: (payload) =>
           paced(
             readers.read(

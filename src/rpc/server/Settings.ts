@@ -14,6 +14,8 @@ export interface ServerLimits {
   readonly strangers?: number | undefined
   /** Calls and streams of one connection at one time; default 1,024. */
   readonly requestsPerConnection?: number | undefined
+  /** The same for all connections of one caller; default 5,120. Calls that end programs have as much again, here and for a connection. */
+  readonly requestsPerCaller?: number | undefined
   /** The most bytes of one message to the service; default, and least that clients rely on: 4 MiB and some for its envelope. */
   readonly messageBytes?: number | undefined
   /** Answers that wait for one connection, in bytes; a caller that does not read them is not read from either. Default 2 MiB. */
@@ -78,6 +80,7 @@ export const defaultLimits = {
   connectionsPerCaller: 1024,
   strangers: 512,
   requestsPerConnection: 1024,
+  requestsPerCaller: 5120,
   messageBytes: maxRequestBytes + 64 * 1024,
   waitingBytes: 2 * 1024 * 1024,
   outputBytesPerConnection: 16 * 1024 * 1024,
@@ -103,6 +106,7 @@ export const limitsOf = (given: ServerLimits = {}): Limits => ({
   connectionsPerCaller: given.connectionsPerCaller ?? defaultLimits.connectionsPerCaller,
   strangers: given.strangers ?? defaultLimits.strangers,
   requestsPerConnection: given.requestsPerConnection ?? defaultLimits.requestsPerConnection,
+  requestsPerCaller: given.requestsPerCaller ?? defaultLimits.requestsPerCaller,
   messageBytes: given.messageBytes ?? defaultLimits.messageBytes,
   waitingBytes: given.waitingBytes ?? defaultLimits.waitingBytes,
   outputBytesPerConnection: given.outputBytesPerConnection ?? defaultLimits.outputBytesPerConnection,

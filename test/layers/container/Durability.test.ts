@@ -98,6 +98,40 @@ describe.runIf(canRun)("on a host whose disk becomes full", () => {
       60_000
     )
 
+    it.effect(
+      "what was written before a stop that succeeds is there, however little room was left for it",
+      () =>
+        Effect.gen(function* () {
+          const service = yield* Backend
+          let failed = 0
+          for (let round = 0; round < 10; round++) {
+            const { machine, request } = yield* sandbox(spec)
+            yield* sh(
+              machine,
+              "cd /home/user; for i in $(seq 30); do head -c 20000 /dev/urandom > a$i; done; sync"
+            )
+            yield* sh(machine, "cd /home/user; rm a1 a2 a3 a4 a5; sync")
+            yield* leave(round % 2)
+            yield* sh(
+              machine,
+              "cd /home/user; for i in 1 2 3; do head -c $((RANDOM % 5000)) /dev/urandom > b$i; done; md5sum b? > sums"
+            )
+            const stop = yield* Effect.result(machine.terminate)
+            yield* makeRoom
+            if (Result.isFailure(stop)) {
+              failed++
+              continue
+            }
+            const again = yield* service.provision({ ...request, generation: Generation.make(2) })
+            const { out } = yield* sh(again, "cd /home/user; md5sum -c sums 2>&1")
+            assert.strictEqual(out, "b1: OK\nb2: OK\nb3: OK\n", `round ${round}`)
+            yield* again.terminate
+          }
+          assert.isAbove(failed, 0)
+        }).pipe(Effect.scoped, Effect.provide(backend())),
+      120_000
+    )
+
     it.effect("a write is not said to be durable that did not reach the disk", () =>
       Effect.gen(function* () {
         const { machine } = yield* sandbox(spec)

@@ -44,6 +44,7 @@ import {
   offersHostImage,
   type ServiceSettings
 } from "./service/Settings.ts"
+import { elapsedMillis } from "./services/Alarms.ts"
 import { Audit } from "./services/Audit.ts"
 import { Backend } from "./services/Backend.ts"
 import { Calls } from "./services/Calls.ts"
@@ -196,10 +197,15 @@ const server = (settings: ServiceSettings) =>
     )
   )
 
+/** How long is waited for who reads piece by piece over plain HTTP, and would not find this service when the port is free, in milliseconds. */
+const returnMillis = 500
+/** How long answers may be taken in any case that calls which were cut off have given, in milliseconds. */
+const leastFlushMillis = 250
+
 /**
  * Says where the service is, and sees to its end. First it is not found any
  * more, and the port is free for the next one; calls that come on open
- * connections are sent there. Those under way have the drain to finish. Then
+ * connections are sent there. Those under way have the drain to finish, and to be taken. Then
  * every connection is cut, also one whose peer neither reads nor answers.
  */
 const doorkeeper = ({ drainMillis = defaultDrainMillis }: ServiceSettings) =>
@@ -214,13 +220,20 @@ const doorkeeper = ({ drainMillis = defaultDrainMillis }: ServiceSettings) =>
       const hurried = yield* Latch.make(false)
       yield* Effect.addFinalizer(() =>
         Effect.gen(function* () {
+          yield* calls.refuse
+          yield* Effect.timeoutOption(calls.returned, returnMillis)
           yield* leave
           if (calls.running() > 0) {
             yield* Effect.logInfo(`waiting up to ${drainMillis} ms for ${calls.running()} calls`)
           }
-          const done = yield* Effect.raceFirst(calls.drain(drainMillis), Effect.as(hurried.await, false))
+          const from = yield* elapsedMillis
+          const done = yield* Effect.raceFirst(calls.drained(drainMillis), Effect.as(hurried.await, false))
           if (!done) yield* Effect.logInfo(`${calls.running()} calls are cut off`)
-          yield* cut
+          const left = done ? drainMillis - ((yield* elapsedMillis) - from) : 0
+          yield* Effect.raceFirst(
+            cut(Math.max(leastFlushMillis, left)),
+            Effect.andThen(hurried.await, cut(0))
+          )
         })
       )
       if (token !== undefined) yield* announce(baseDir, { url, token })

@@ -8,7 +8,7 @@
  * cursor when that breaks.
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
-import { Context, type Duration, Effect, Layer } from "effect"
+import { Context, type Duration, Effect, Layer, Schedule } from "effect"
 import { HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { RpcSerialization, RpcServer } from "effect/rpc"
 import { SocketServer } from "effect/socket"
@@ -46,8 +46,11 @@ export class ServerEnd extends Context.Service<
   {
     /** Frees the port: nobody new comes in, and who is connected stays. */
     readonly leave: Effect.Effect<void>
-    /** Ends every connection, whatever is under way on it and whether or not its peer answers. */
-    readonly cut: Effect.Effect<void>
+    /**
+     * Ends every connection, whatever is under way on it and whether or not its peer answers. Answers that were given
+     * have so long to be taken.
+     */
+    readonly cut: (grace: Duration.Input) => Effect.Effect<void>
   }
 >()("fiberbox/rpc/ServerEnd") {}
 
@@ -56,8 +59,8 @@ const defaultPort = 7777
 /** How long requests may still take when a server is closed that nobody has drained. */
 const defaultDrain = "500 millis"
 
-/** How long answers may be on their way that were given last. */
-const answerTime = "250 millis"
+/** How long a peer may take to hear that a connection ends. */
+const partTime = "250 millis"
 
 /** The kernel frees a destroyed connection at once; this is for when it does not. */
 const cutTime = "500 millis"
@@ -132,13 +135,22 @@ const ending = (door: Door, drain: Duration.Input) =>
     ServerEnd,
     Effect.gen(function* () {
       const leave = Effect.sync(door.leave)
+      const gate = yield* Gate
+      const isSent = () => gate.isAnswered() && door.isFlushed()
+      const sent = Effect.repeat(Effect.sync(isSent), {
+        schedule: Schedule.spaced("10 millis"),
+        until: (isSent) => isSent
+      })
       const cut = Effect.fnUntraced(function* (grace: Duration.Input) {
-        yield* Effect.timeoutOption(door.empty, grace)
+        yield* Effect.timeoutOption(sent, grace)
+        door.end()
+        yield* Effect.timeoutOption(door.empty, partTime)
         door.cut()
         yield* Effect.timeoutOption(door.empty, cutTime)
       })
-      yield* Effect.addFinalizer(() => Effect.andThen(leave, cut(drain)))
-      return { leave, cut: cut(answerTime) }
+      const drained = Effect.timeoutOption(door.empty, drain)
+      yield* Effect.addFinalizer(() => leave.pipe(Effect.andThen(drained), Effect.andThen(cut(partTime))))
+      return { leave, cut }
     })
   )
 

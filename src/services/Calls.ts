@@ -14,11 +14,12 @@ import {
   Layer,
   Option,
   Predicate,
+  Schedule,
   Schema
 } from "effect"
 import { type AuditDetails, type AuditEntry, maxArguments, maxDetail } from "../domain/Audit.ts"
 import { Connection } from "../domain/Errors.ts"
-import { SandboxId } from "../domain/Ids.ts"
+import { type Owner, SandboxId } from "../domain/Ids.ts"
 import { Audit } from "./Audit.ts"
 import { type Caller, CurrentCaller } from "./Authenticator.ts"
 import * as ServiceMetrics from "./ServiceMetrics.ts"
@@ -34,25 +35,54 @@ export const AroundCalls = Context.Reference<Around>("fiberbox/services/AroundCa
   defaultValue: () => () => identity
 })
 
+/** A call whose caller reads its answer piece by piece, and comes back for the rest by `AttachProcess`. */
+export interface KeptCall {
+  /** Whether its caller has got a piece and is still to come back. */
+  readonly setAway: (isAway: boolean) => void
+  /** Whether the service takes no more calls: who comes back now is given all the rest at once. */
+  readonly isEnding: () => boolean
+  /** It counts no more. */
+  readonly end: () => void
+}
+
+/** Who comes back: the names of an owner, a sandbox, a process and a reader. */
+export const restKey = (owner: string, sandboxId: string, processId: string, reader: string): string =>
+  [owner, sandboxId, processId, reader].join("\0")
+
+/** Counts what is read piece by piece as one call that is under way. Nothing is counted where no {@link Calls} are. */
+export const KeepCall = Context.Reference<(key: string) => KeptCall>("fiberbox/services/KeepCall", {
+  defaultValue: () => () => ({ setAway: () => {}, isEnding: () => false, end: () => {} })
+})
+
 /** The calls of one service. */
 export class Calls extends Context.Service<
   Calls,
   {
     /** Surrounds the answering of a call. `Connection` when the service takes no more. */
     readonly around: Around
-    /** Whether it takes calls: until it is {@link drain}ed. */
+    /** See {@link KeepCall}. */
+    readonly keep: (key: string) => KeptCall
+    /** Whether it takes calls: until it {@link refuse}s them. */
     readonly accepting: () => boolean
     /** How many are being answered. */
     readonly running: () => number
-    /** Takes no more calls, and waits until those being answered have ended, or for so long. Tells whether all have. */
-    readonly drain: (limit: Duration.Input) => Effect.Effect<boolean>
+    /** Takes no more calls from now on. */
+    readonly refuse: Effect.Effect<void>
+    /** Waits until everybody has come back who reads piece by piece. */
+    readonly returned: Effect.Effect<void>
+    /** Waits until the calls being answered have ended, or for so long. Tells whether all have. */
+    readonly drained: (limit: Duration.Input) => Effect.Effect<boolean>
   }
 >()("fiberbox/services/Calls") {
   /** Counts in the present metric registry, writes to the audit, and is what servers surround their calls with. */
   static readonly layer: Layer.Layer<Calls, never, Audit> = Layer.effectContext(
     Effect.map(
       Effect.suspend(() => make),
-      (calls) => Context.make(Calls, calls).pipe(Context.add(AroundCalls, calls.around))
+      (calls) =>
+        Context.make(Calls, calls).pipe(
+          Context.add(AroundCalls, calls.around),
+          Context.add(KeepCall, calls.keep)
+        )
     )
   )
 }
@@ -129,14 +159,41 @@ const make = Effect.gen(function* () {
     if (waited && --waitedFor === 0) idle.openUnsafe()
   }
 
+  const kept = new Map<string, { isAway: boolean }>()
+  const keep = (key: string): KeptCall => {
+    const mine = { isAway: false }
+    kept.set(key, mine)
+    begin(true)
+    let hasEnded = false
+    return {
+      setAway: (isAway) => {
+        mine.isAway = isAway
+      },
+      isEnding: () => draining,
+      end: () => {
+        if (hasEnded) return
+        hasEnded = true
+        if (kept.get(key) === mine) kept.delete(key)
+        end(true)
+      }
+    }
+  }
+  const isRest = (owner: Owner, operation: string, payload: unknown) => {
+    if (operation !== "AttachProcess" || !isAttach(payload)) return false
+    const { attach, processId, sandboxId } = payload
+    return attach.reader !== undefined && kept.has(restKey(owner, sandboxId, processId, attach.reader))
+  }
+
   const around: Around =
     (operation, payload) =>
     <A, E, R>(answer: Effect.Effect<A, E, R>) =>
       Effect.withFiber((fiber): Effect.Effect<A, E | Connection, R> => {
-        if (draining && !allowedWhileDraining.has(operation)) return Effect.fail(refusal)
         const { context } = fiber
-        const clock = Context.get(context, Clock.Clock)
         const caller = Context.get(context, CurrentCaller)
+        if (draining && !allowedWhileDraining.has(operation) && !isRest(caller.owner, operation, payload)) {
+          return Effect.fail(refusal)
+        }
+        const clock = Context.get(context, Clock.Clock)
         const at = clock.currentTimeMillisUnsafe()
         const startedAt = clock.currentTimeNanosUnsafe()
         const waited = !notWaitedFor.has(operation)
@@ -155,13 +212,18 @@ const make = Effect.gen(function* () {
 
   return Calls.of({
     around,
+    keep,
     accepting: () => !draining,
     running: () => running,
-    drain: (limit) =>
-      Effect.suspend(() => {
-        draining = true
-        return Effect.map(Effect.timeoutOption(idle.await, limit), Option.isSome)
-      })
+    refuse: Effect.suspend(() => {
+      draining = true
+      return Effect.void
+    }),
+    returned: Effect.repeat(
+      Effect.sync(() => [...kept.values()].every(({ isAway }) => !isAway)),
+      { schedule: Schedule.spaced("5 millis"), until: (areBack) => areBack }
+    ).pipe(Effect.asVoid),
+    drained: (limit) => Effect.map(Effect.timeoutOption(idle.await, limit), Option.isSome)
   })
 })
 
@@ -182,6 +244,14 @@ const outcomeOf = (exit: Exit.Exit<unknown, unknown>): string => {
   }
   return Cause.hasInterruptsOnly(exit.cause) ? "interrupted" : "defect"
 }
+
+const isAttach = Schema.is(
+  Schema.Struct({
+    sandboxId: Schema.String,
+    processId: Schema.String,
+    attach: Schema.Struct({ reader: Schema.optional(Schema.String) })
+  })
+)
 
 const isSandboxId = Schema.is(SandboxId)
 

@@ -54,7 +54,7 @@ describe("the readiness of a service", () => {
       assert.deepStrictEqual(yield* failing, [false, ["backend"]])
       yield* TestClock.adjust(1_000)
       assert.deepStrictEqual(yield* failing, [true, []])
-      yield* Calls.use((calls) => calls.drain(0))
+      yield* Calls.use((calls) => calls.refuse)
       assert.deepStrictEqual(yield* failing, [false, ["accepting"]])
     }).pipe(Effect.provide(layer))
   )

@@ -20,6 +20,10 @@ export interface Door {
   readonly recognise: (socket: Socket) => void
   /** Frees the port, for whoever comes next. Requests under way go on; connections on which there are none are closed. */
   readonly leave: () => void
+  /** Whether all that was written is on its way. */
+  readonly isFlushed: () => boolean
+  /** Says on all connections that nothing more comes. What is on its way still arrives. */
+  readonly end: () => void
   /** Ends all connections, whatever is under way on them and whether or not anybody reads. */
   readonly cut: () => void
   /** Waits until there is no connection. */
@@ -78,6 +82,10 @@ export const makeDoor = (limits: Limits, complain: (reason: string) => void): Do
     leave: () => {
       leaving = true
       server.close()
+    },
+    isFlushed: () => [...connections].every(({ writableLength }) => writableLength === 0),
+    end: () => {
+      for (const socket of connections) socket.end()
     },
     cut: () => {
       for (const socket of connections) socket.destroy()

@@ -24,6 +24,8 @@ type Request = HttpServerRequest.HttpServerRequest
 export interface Gate {
   /** The refusal of a request that came by a wrong name or from a web page. */
   readonly misled: (headers: Headers.Headers) => Refusal | undefined
+  /** Whether nothing is left to be sent of answers over plain HTTP whose calls have ended. */
+  readonly isAnswered: () => boolean
   /** Serves a request whose token allows at least `scope`, as its caller. */
   readonly admitted: <E, R>(
     scope: AccessScope,
@@ -130,6 +132,8 @@ const makePlaces = (limits: Limits) => {
 export const makeGate = Effect.fnUntraced(function* (options: ServerOptions, door: Door) {
   const authenticator = yield* Authenticator
   const place = makePlaces(limitsOf(options.limits))
+  /** Requests over plain HTTP, until all of the answer has been sent. */
+  const requests = new Set<Session>()
 
   /** Ends the connection when its token is not what it was any more. */
   const recheck = (request: Request, token: Redacted.Redacted<string> | undefined, caller: Caller) =>
@@ -159,11 +163,19 @@ export const makeGate = Effect.fnUntraced(function* (options: ServerOptions, doo
     door.recognise(NodeHttpServerRequest.toIncomingMessage(request).socket)
     yield* recheck(request, token, caller)
     const session: Session = { caller, transport, running: 0, readers: new Map(), ...parts }
-    return session
+    if (transport === "websocket") return session
+    return yield* Effect.acquireRelease(
+      Effect.sync(() => {
+        requests.add(session)
+        return session
+      }),
+      () => Effect.sync(() => requests.delete(session))
+    )
   })
 
   const gate: Gate = {
     misled: makeMisled(options),
+    isAnswered: () => [...requests].every(({ running }) => running > 0),
     admitted: (scope, transport, serve) =>
       Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) =>
         Effect.matchEffect(enter(request, scope, transport), {

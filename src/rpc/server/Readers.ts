@@ -16,6 +16,7 @@ import {
   type ProcessEvent,
   type ProcessSpec
 } from "../../domain/Process.ts"
+import { KeepCall, type KeptCall, restKey } from "../../services/Calls.ts"
 import { Principal } from "../../services/Principal.ts"
 import type { StartError } from "../SandboxRpcs.ts"
 import { isAbort } from "./Access.ts"
@@ -31,6 +32,8 @@ const aheadBytes = 256 * 1024
  * arrived, so all of it is kept until the reader comes back for more.
  */
 const answerBytes = 2 * 1024 * 1024
+/** How long the reader of an answer may take to come for the rest of it, in milliseconds. */
+const restMillis = 10_000
 /** Readers whose places are held, at one time; beyond, the one held longest loses it. */
 const maxHeld = 256
 
@@ -50,6 +53,8 @@ interface Reader extends Place {
   given: Events
   /** Whether everything was given and has arrived. */
   isOver: boolean
+  /** Counts it as a call under way, where it reads piece by piece what was started for it. */
+  kept: KeptCall | undefined
 }
 
 /** The place of one who waits for one answer. */
@@ -79,10 +84,11 @@ export interface ExecTarget {
 
 /** The readers of a service. */
 export interface Readers {
-  /** The events of a process for a reader; goes on where a reader of this name was cut off, or begins as `source` does. */
+  /** The events of a process for a reader; goes on where a reader of this name was cut off, or begins as `source` does: as `isRun`, with a start. */
   readonly read: (
     target: ReaderTarget,
-    source: Stream.Stream<ProcessEvent, StartError>
+    source: Stream.Stream<ProcessEvent, StartError>,
+    isRun?: boolean
   ) => Stream.Stream<ProcessEvent, StartError>
   /** The first events of a program in one answer, `call`'s; the same one for a reader that was cut off and asks the same again. */
   readonly exec: (
@@ -123,15 +129,30 @@ const takenOver = new Connection({ reason: "another reader of this name took ove
 /** No readers yet; those held end with the scope. */
 export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
   const whole = yield* Effect.scope
+  const keep = yield* KeepCall
   const readers = new Map<string, Reader>()
   const waiters = new Map<string, Waiter>()
+  /** Answers whose rest is still to be asked for. */
+  const rests = new Map<string, KeptCall>()
   const ofOwner = new Map<string, number>()
   /** In the order in which they were cut off. */
   const held = new Set<Place>()
   const heldFor = Duration.toMillis(Duration.fromInputUnsafe(limits.held))
 
-  const keyOf = (owner: string, sandboxId: string, processId: string, name: string) =>
-    [owner, sandboxId, processId, name].join("\0")
+  /** Of an answer that is not all, the rest is under way until its reader has come and gone. */
+  const expectRest = (key: string) =>
+    Effect.suspend(() => {
+      rests.get(key)?.end()
+      const kept = keep(key)
+      kept.setAway(true)
+      rests.set(key, kept)
+      const drop = Effect.sync(() => {
+        if (rests.get(key) !== kept) return
+        rests.delete(key)
+        kept.end()
+      })
+      return Effect.asVoid(Effect.forkIn(Effect.delay(drop, restMillis), whole))
+    })
 
   const forget = (place: Place) =>
     Effect.suspend(() => {
@@ -154,15 +175,23 @@ export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
   const cut = (place: Place, exit: Exit.Exit<unknown, unknown>, isHttp: boolean) =>
     isHttp ? hold(place, heldFor / 10) : isAbort(exit) ? forget(place) : hold(place, heldFor)
 
-  const open = Effect.fnUntraced(function* (key: string, source: Stream.Stream<ProcessEvent, StartError>) {
+  const open = Effect.fnUntraced(function* (
+    key: string,
+    source: Stream.Stream<ProcessEvent, StartError>,
+    isRun: boolean
+  ) {
     const scope = yield* Scope.fork(whole)
     const held = yield* heldHere
     const ahead = yield* Scope.provide(readAhead(source, sizeOf, aheadBytes, held), scope)
     const leave = Effect.suspend(() => {
       if (readers.get(key) === reader) readers.delete(key)
+      reader.kept?.end()
       return Scope.close(scope, Exit.void)
     })
-    const reader: Reader = { ahead, held, leave, given: [], turn: 0, isOver: false }
+    const reader: Reader = { ahead, held, leave, given: [], turn: 0, isOver: false, kept: undefined }
+    const isHttp = (yield* CurrentSession)?.transport === "http"
+    reader.kept = rests.get(key) ?? (isRun && isHttp ? keep(key) : undefined)
+    rests.delete(key)
     readers.set(key, reader)
     return reader
   })
@@ -170,7 +199,11 @@ export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
   /** When a reader goes: what it read is over, or it left by itself, or it was cut off and may come again. */
   const leave = (reader: Reader, exit: Exit.Exit<unknown, unknown>, isHttp: boolean) => {
     if (reader.isOver) return forget(reader)
-    if (Exit.isFailure(exit)) return cut(reader, exit, isHttp)
+    if (Exit.isFailure(exit)) {
+      reader.kept?.end()
+      return cut(reader, exit, isHttp)
+    }
+    reader.kept?.setAway(true)
     return isHttp ? hold(reader, heldFor) : forget(reader)
   }
 
@@ -182,22 +215,28 @@ export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
       if (session !== undefined) reader.held.moveTo(session.output)
       const turn = ++reader.turn
       const isMine = () => reader.turn === turn
+      /** A service that is about to end is asked no more. */
+      const isLast = () => reader.kept?.isEnding() === true
       let first = before
       let size = 0
       held.delete(reader)
+      reader.kept?.setAway(false)
       reader.given = before
       yield* Effect.addFinalizer((exit) => (isMine() ? leave(reader, exit, isHttp) : Effect.void))
 
       const next = Effect.onExit(reader.ahead.take(isMine, Effect.fail(takenOver)), (exit) =>
         Effect.sync(() => {
-          if (Exit.isSuccess(exit)) reader.given = isHttp ? [...reader.given, ...exit.value] : exit.value
+          const isKept = isHttp && !isLast()
+          if (Exit.isSuccess(exit)) reader.given = isKept ? [...reader.given, ...exit.value] : exit.value
           else if (!Exit.hasInterrupts(exit)) reader.isOver = true
         })
       )
       return Effect.suspend((): Reading => {
         const again = first
         first = []
-        if (isHttp && size > 0 && (!reader.held.given(size) || size >= answerBytes)) return Cause.done()
+        if (isHttp && size > 0 && !isLast() && (!reader.held.given(size) || size >= answerBytes)) {
+          return Cause.done()
+        }
         return Effect.map(isNonEmpty(again) ? Effect.succeed(again) : next, (events) => {
           for (const event of events) size += sizeOf(event)
           return events
@@ -250,7 +289,7 @@ export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
       Effect.uninterruptibleMask((restore) =>
         Effect.withFiber((fiber) => {
           const isHttp = fiber.getRef(CurrentSession)?.transport === "http"
-          const key = keyOf(fiber.getRef(Principal), sandboxId, process.processId, attach.reader)
+          const key = restKey(fiber.getRef(Principal), sandboxId, process.processId, attach.reader)
           const known = waiters.get(key)
           // Another program under the same names: whoever runs the first one refuses it.
           if (known !== undefined && !isSameSpec(known.process, process)) return restore(call)
@@ -260,25 +299,27 @@ export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
             held.delete(waiter)
             return Effect.onExit(restore(Fiber.join(waiter.answer)), (exit) => {
               if (waiter.turn !== turn) return Effect.void
-              return Exit.hasInterrupts(exit) ? cut(waiter, exit, isHttp) : forget(waiter)
+              if (Exit.hasInterrupts(exit)) return cut(waiter, exit, isHttp)
+              const isWhole = Exit.isFailure(exit) || exit.value.at(-1)?._tag === "Exited"
+              return Effect.andThen(isWhole ? Effect.void : expectRest(key), forget(waiter))
             })
           })
         })
       ),
-    read: (target, source) => {
+    read: (target, source, isRun = false) => {
       const { reader: name, cursor = 0 } = target.attach
       return name === undefined
         ? Stream.unwrap(Effect.as(admit(target), source))
         : Stream.unwrap(
             Effect.gen(function* () {
               yield* admit(target)
-              const key = keyOf(yield* Principal, target.sandboxId, target.processId, name)
+              const key = restKey(yield* Principal, target.sandboxId, target.processId, name)
               const known = readers.get(key)
               if (known !== undefined && reaches(known.given, cursor)) {
                 return follow(known, known.given.flatMap(after(cursor)))
               }
               if (known !== undefined) yield* forget(known)
-              return follow(yield* open(key, source), [])
+              return follow(yield* open(key, source, isRun), [])
             })
           )
     }

@@ -127,7 +127,8 @@ export const layer = (options: ServerOptions) =>
           paced(
             readers.read(
               { sandboxId: payload.sandboxId, processId: payload.process.processId, attach: payload.attach },
-              client.RunProcess(payload)
+              client.RunProcess(payload),
+              true
             ),
             sizeOfEvent
           ),

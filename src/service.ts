@@ -198,7 +198,7 @@ const server = (settings: ServiceSettings) =>
   )
 
 /** How long is waited for who reads piece by piece over plain HTTP, and would not find this service when the port is free, in milliseconds. */
-const returnMillis = 500
+const returnMillis = 1_000
 /** How long answers may be taken in any case that calls which were cut off have given, in milliseconds. */
 const leastFlushMillis = 250
 
@@ -221,7 +221,7 @@ const doorkeeper = ({ drainMillis = defaultDrainMillis }: ServiceSettings) =>
       yield* Effect.addFinalizer(() =>
         Effect.gen(function* () {
           yield* calls.refuse
-          yield* Effect.timeoutOption(calls.returned, returnMillis)
+          yield* calls.returned(returnMillis)
           yield* leave
           if (calls.running() > 0) {
             yield* Effect.logInfo(`waiting up to ${drainMillis} ms for ${calls.running()} calls`)

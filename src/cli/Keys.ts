@@ -146,13 +146,14 @@ export const keys = Command.make("keys").pipe(
   Command.withSubcommands([mint, list, revoke])
 )
 
-const outcomeText = ({ details, operation, outcome, sandboxId }: AuditEntry): string =>
+const outcomeText = ({ details, operation, outcome, repeats = 0, sandboxId }: AuditEntry): string =>
   [
     outcome,
     operation,
     sandboxId ?? "",
     details?.command ?? details?.path ?? details?.name ?? "",
-    details?.argv === undefined ? "" : commandLine(details.argv)
+    details?.argv === undefined ? "" : commandLine(details.argv),
+    repeats === 0 ? "" : `and ${repeats} more like it`
   ]
     .filter((part) => part !== "")
     .join(" ")

@@ -53,6 +53,8 @@ export const AuditEntry = Schema.Struct({
   sandboxId: Schema.optional(SandboxId),
   /** `ok`, the tag of the error, `interrupted` when the caller gave up, or `defect`. */
   outcome: Schema.String,
-  details: Schema.optional(AuditDetails)
+  details: Schema.optional(AuditDetails),
+  /** So many more calls by the same caller, of the same operation and outcome, that came in a flood and are not told one by one. */
+  repeats: Schema.optional(Schema.Natural)
 })
 export type AuditEntry = typeof AuditEntry.Type

@@ -29,10 +29,13 @@ import { Recent } from "../services/Recent.ts"
 import { SandboxActor } from "../services/SandboxActor.ts"
 import { type SandboxRecord, SandboxStore } from "../services/SandboxStore.ts"
 import * as ServiceMetrics from "../services/ServiceMetrics.ts"
+import { makeShares } from "../services/Shares.ts"
 import { type LifecycleError, SandboxRpcs } from "./SandboxRpcs.ts"
 
 /** Sandboxes whose owners need not be looked up; the oldest are forgotten first. */
 const maxKnown = 10_000
+/** So many sandboxes of one caller are looked up at a time; the others wait, and nobody else's do. */
+const lookUpsAtOnce = 16
 
 type Actor = ReturnType<Effect.Success<typeof SandboxActor.client>>
 type ClusterError = Exclude<Effect.Error<ReturnType<Actor["Wake"]>>, LifecycleError>
@@ -137,13 +140,16 @@ export const make = Effect.gen(function* () {
     return sandbox
   }
 
-  const lookUp = (id: SandboxId) =>
-    Effect.map(store.get(id), (record) => (record === undefined ? undefined : learn(id, record.owner)))
+  const share = makeShares(lookUpsAtOnce)
+  const lookUp = (principal: Owner, id: SandboxId) =>
+    Effect.map(share(principal)(store.get(id)), (record) =>
+      record === undefined ? undefined : learn(id, record.owner)
+    )
 
   /** The actor of a sandbox, if it is the caller's. Another's answers exactly as an unknown one. */
   const actor = Effect.fnUntraced(function* (id: SandboxId) {
     const principal = yield* Principal
-    const sandbox = known.get(id) ?? (yield* lookUp(id))
+    const sandbox = known.get(id) ?? (yield* lookUp(principal, id))
     if (sandbox?.owner !== principal) return yield* new NotFound({ kind: "sandbox", id })
     return sandbox.actor
   })
@@ -268,7 +274,8 @@ export const make = Effect.gen(function* () {
   const find = Effect.fnUntraced(function* (
     idOrName: string
   ): Effect.fn.Return<SandboxInfo, NotFound | BackendFailed> {
-    const record = yield* store.find(yield* Principal, idOrName)
+    const principal = yield* Principal
+    const record = yield* share(principal)(store.find(principal, idOrName))
     if (record === undefined) return yield* new NotFound({ kind: "sandbox", id: idOrName })
     return infoOf(record)
   })

@@ -9,6 +9,7 @@
 import { Context, Effect, Latch, Layer, Semaphore, Stream, SubscriptionRef } from "effect"
 import type { AuditEntry } from "../domain/Audit.ts"
 import type { BackendFailed } from "../domain/Errors.ts"
+import type { Owner } from "../domain/Ids.ts"
 import { backoffMillis } from "./actor/backoff.ts"
 import type { WriteError } from "./SandboxStore.ts"
 
@@ -20,6 +21,14 @@ export const flushMillis = 200
 
 /** Entries that wait while the store cannot be written; what comes then is lost, and the log says so. */
 const maxWaiting = 10_000
+/** So many entries are written at once: others wait for the store meanwhile. */
+const writtenAtOnce = 500
+/**
+ * How many calls of one owner that failed, and how many in all, are told one by one of those that are written together. What
+ * comes beyond that in a flood is told by its number: nobody's entries are lost for it.
+ */
+const toldFailures = 50
+const toldCalls = 1_000
 const pageSize = 500
 
 /** Where the audit is kept. A failing disk is `BackendFailed`. */
@@ -60,6 +69,7 @@ export class Audit extends Context.Service<
 const make = Effect.gen(function* () {
   const store = yield* AuditStore
   let waiting: Array<AuditEntry> = []
+  const floods = makeFloods()
   let lost = 0
   /** How often in a row it could not be written. */
   let failures = 0
@@ -70,20 +80,24 @@ const make = Effect.gen(function* () {
   const write = Effect.gen(function* () {
     arrived.closeUnsafe()
     const batch = waiting
-    const last = batch.at(-1)
-    if (last === undefined) return
+    if (batch.length === 0) return
     waiting = []
-    yield* Effect.tapError(store.append(batch), () =>
-      Effect.sync(() => {
-        waiting = [...batch, ...waiting]
-      })
-    )
+    floods.clear()
+    while (batch.length > 0) {
+      const slice = batch.slice(0, writtenAtOnce)
+      yield* Effect.tapError(store.append(slice), () =>
+        Effect.sync(() => {
+          waiting = [...batch, ...waiting]
+        })
+      )
+      batch.splice(0, slice.length)
+      yield* SubscriptionRef.set(written, slice.at(-1)?.sequence ?? 0)
+    }
     if (lost > 0)
       yield* Effect.logError(`${lost} entries of the audit were lost while it could not be written`)
     if (failures > 0) yield* Effect.logInfo("the audit is written again")
     lost = 0
     failures = 0
-    yield* SubscriptionRef.set(written, last.sequence)
   })
   const writing = yield* Semaphore.make(1)
   const flush = Effect.uninterruptible(writing.withPermit(write))
@@ -123,14 +137,50 @@ const make = Effect.gen(function* () {
 
   return Audit.of({
     record: (entry) => {
+      const flood = floods.of(entry)
+      if (flood?.entry !== undefined) {
+        flood.entry.repeats++
+        return
+      }
       if (waiting.length >= maxWaiting) {
         lost++
         return
       }
-      waiting.push({ ...entry, sequence: ++sequence })
+      const told = { ...entry, sequence: ++sequence }
+      waiting.push(flood === undefined ? told : flood.begin(told))
       arrived.openUnsafe()
     },
     follow: ({ after = 0, once = false } = {}) => Stream.unwrap(Effect.as(flush, read(after, once))),
     flush
   })
 })
+
+type Told = AuditEntry & { repeats: number }
+
+/** Finds the calls of an owner that are too many to be told one by one. */
+const makeFloods = () => {
+  const calls = new Map<Owner, { failed: number; all: number }>()
+  const entries = new Map<string, Told>()
+  return {
+    /** Of a call that is one of a flood, the entry that tells of it, or what begins such an entry. */
+    of: ({ caller, operation, outcome, owner }: Omit<AuditEntry, "sequence">) => {
+      const counts = calls.get(owner) ?? { failed: 0, all: 0 }
+      calls.set(owner, counts)
+      counts.all++
+      if (outcome !== "ok") counts.failed++
+      if (counts.all <= toldCalls && (outcome === "ok" || counts.failed <= toldFailures)) return undefined
+      const key = [caller, owner, operation, outcome].join("\0")
+      const begin = (entry: AuditEntry): AuditEntry => {
+        const told = { ...entry, repeats: 0 }
+        entries.set(key, told)
+        return told
+      }
+      return { entry: entries.get(key), begin }
+    },
+    /** What was told is being written. */
+    clear: () => {
+      calls.clear()
+      entries.clear()
+    }
+  }
+}

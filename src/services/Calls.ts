@@ -49,10 +49,16 @@ export interface KeptCall {
 export const restKey = (owner: string, sandboxId: string, processId: string, reader: string): string =>
   [owner, sandboxId, processId, reader].join("\0")
 
-/** Counts what is read piece by piece as one call that is under way. Nothing is counted where no {@link Calls} are. */
-export const KeepCall = Context.Reference<(key: string) => KeptCall>("fiberbox/services/KeepCall", {
-  defaultValue: () => () => ({ setAway: () => {}, isEnding: () => false, end: () => {} })
-})
+/**
+ * Counts what is read piece by piece as one call that is under way; `anew` where each piece is asked for on a connection of its
+ * own. Nothing is counted where no {@link Calls} are.
+ */
+export const KeepCall = Context.Reference<(key: string, anew: boolean) => KeptCall>(
+  "fiberbox/services/KeepCall",
+  {
+    defaultValue: () => () => ({ setAway: () => {}, isEnding: () => false, end: () => {} })
+  }
+)
 
 /** The calls of one service. */
 export class Calls extends Context.Service<
@@ -61,15 +67,15 @@ export class Calls extends Context.Service<
     /** Surrounds the answering of a call. `Connection` when the service takes no more. */
     readonly around: Around
     /** See {@link KeepCall}. */
-    readonly keep: (key: string) => KeptCall
+    readonly keep: (key: string, anew: boolean) => KeptCall
     /** Whether it takes calls: until it {@link refuse}s them. */
     readonly accepting: () => boolean
     /** How many are being answered. */
     readonly running: () => number
     /** Takes no more calls from now on. */
     readonly refuse: Effect.Effect<void>
-    /** Waits until everybody has come back who reads piece by piece. */
-    readonly returned: Effect.Effect<void>
+    /** Waits until everybody has come back who reads piece by piece on new connections, or for so long; nobody is waited for any more then. */
+    readonly returned: (limit: Duration.Input) => Effect.Effect<void>
     /** Waits until the calls being answered have ended, or for so long. Tells whether all have. */
     readonly drained: (limit: Duration.Input) => Effect.Effect<boolean>
   }
@@ -159,24 +165,28 @@ const make = Effect.gen(function* () {
     if (waited && --waitedFor === 0) idle.openUnsafe()
   }
 
-  const kept = new Map<string, { isAway: boolean }>()
-  const keep = (key: string): KeptCall => {
-    const mine = { isAway: false }
-    kept.set(key, mine)
-    begin(true)
+  const kept = new Map<string, KeptCall>()
+  /** Those who will come back on a new connection. */
+  const away = new Set<KeptCall>()
+  const keep = (key: string, anew: boolean): KeptCall => {
     let hasEnded = false
-    return {
+    const call: KeptCall = {
       setAway: (isAway) => {
-        mine.isAway = isAway
+        if (isAway && anew && !hasEnded) away.add(call)
+        else away.delete(call)
       },
       isEnding: () => draining,
       end: () => {
         if (hasEnded) return
         hasEnded = true
-        if (kept.get(key) === mine) kept.delete(key)
+        away.delete(call)
+        if (kept.get(key) === call) kept.delete(key)
         end(true)
       }
     }
+    kept.set(key, call)
+    begin(true)
+    return call
   }
   const isRest = (owner: Owner, operation: string, payload: unknown) => {
     if (operation !== "AttachProcess" || !isAttach(payload)) return false
@@ -219,10 +229,18 @@ const make = Effect.gen(function* () {
       draining = true
       return Effect.void
     }),
-    returned: Effect.repeat(
-      Effect.sync(() => [...kept.values()].every(({ isAway }) => !isAway)),
-      { schedule: Schedule.spaced("5 millis"), until: (areBack) => areBack }
-    ).pipe(Effect.asVoid),
+    returned: (limit) =>
+      Effect.repeat(
+        Effect.sync(() => away.size),
+        { schedule: Schedule.spaced("5 millis"), until: (count) => count === 0 }
+      ).pipe(
+        Effect.timeoutOption(limit),
+        Effect.andThen(
+          Effect.sync(() => {
+            for (const call of away) call.end()
+          })
+        )
+      ),
     drained: (limit) => Effect.map(Effect.timeoutOption(idle.await, limit), Option.isSome)
   })
 })

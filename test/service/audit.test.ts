@@ -22,6 +22,35 @@ const who = (entry: AuditEntry | undefined) =>
 
 describe("the audit of a service", () => {
   promise(
+    "tells of a flood by its number, and loses nobody's entries for it",
+    Effect.gen(function* () {
+      const { admin, caller, sandboxes, service } = yield* setUp
+      const minted = yield* admin.mintKey({ owner: "mallory", scope: "read" })
+      const flooding = yield* sandboxesOf(service, Redacted.value(minted.token))
+      const flood = Effect.replicateEffect(Effect.ignore(flooding.createDetached()), 3_000, {
+        concurrency: 500,
+        discard: true
+      })
+      const work = Effect.replicateEffect(
+        Effect.flatMap(sandboxes.createDetached(), (sandbox) => sandbox.kill),
+        30,
+        { discard: true }
+      )
+      yield* Effect.all([flood, work], { concurrency: 2 })
+      const entries = yield* all(admin)
+      const own = entries.filter((entry) => entry.caller === caller)
+      assert.strictEqual(own.length, 60)
+      assert.isTrue(own.every(({ outcome, repeats = 0 }) => outcome === "ok" && repeats === 0))
+      const floods = entries.filter(({ owner }) => owner === "mallory")
+      assert.isBelow(floods.length, 1_500)
+      assert.strictEqual(
+        floods.reduce((sum, { repeats = 0 }) => sum + 1 + repeats, 0),
+        3_000
+      )
+    })
+  )
+
+  promise(
     "tells who did what to which sandbox, when, how long and with what outcome",
     Effect.gen(function* () {
       const { admin, caller, keyId, sandboxes } = yield* setUp

@@ -16,11 +16,11 @@ const decodeLast = Schema.decodeUnknownEffect(Schema.Tuple([Schema.Struct({ last
 const make = (sql: SqlClient.SqlClient): AuditStore["Service"] => ({
   append: (entries) =>
     Effect.gen(function* () {
-      for (const entry of entries) {
-        const row = { sequence: entry.sequence, entry: yield* encodeEntry(entry) }
-        // One that was given up on and was written all the same comes again.
-        yield* sql`INSERT INTO audit ${sql.insert(row)} ON CONFLICT (sequence) DO NOTHING`
-      }
+      const texts = yield* Effect.forEach(entries, (entry) => encodeEntry(entry))
+      // In one statement, whatever their number. One that was given up on and was written all the same comes again.
+      yield* sql`INSERT INTO audit (sequence, entry)
+        SELECT value ->> '$.sequence', value FROM json_each(${`[${texts.join()}]`}) WHERE true
+        ON CONFLICT (sequence) DO NOTHING`
       const oldest = (entries.at(-1)?.sequence ?? 0) - auditKept
       if (oldest > 0) yield* sql`DELETE FROM audit WHERE sequence <= ${oldest}`
     }).pipe(writing(sql, "write the audit")),

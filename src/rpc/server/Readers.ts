@@ -140,10 +140,10 @@ export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
   const heldFor = Duration.toMillis(Duration.fromInputUnsafe(limits.held))
 
   /** Of an answer that is not all, the rest is under way until its reader has come and gone. */
-  const expectRest = (key: string) =>
+  const expectRest = (key: string, isHttp: boolean) =>
     Effect.suspend(() => {
       rests.get(key)?.end()
-      const kept = keep(key)
+      const kept = keep(key, isHttp)
       kept.setAway(true)
       rests.set(key, kept)
       const drop = Effect.sync(() => {
@@ -190,7 +190,7 @@ export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
     })
     const reader: Reader = { ahead, held, leave, given: [], turn: 0, isOver: false, kept: undefined }
     const isHttp = (yield* CurrentSession)?.transport === "http"
-    reader.kept = rests.get(key) ?? (isRun && isHttp ? keep(key) : undefined)
+    reader.kept = rests.get(key) ?? (isRun && isHttp ? keep(key, true) : undefined)
     rests.delete(key)
     readers.set(key, reader)
     return reader
@@ -301,7 +301,7 @@ export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
               if (waiter.turn !== turn) return Effect.void
               if (Exit.hasInterrupts(exit)) return cut(waiter, exit, isHttp)
               const isWhole = Exit.isFailure(exit) || exit.value.at(-1)?._tag === "Exited"
-              return Effect.andThen(isWhole ? Effect.void : expectRest(key), forget(waiter))
+              return Effect.andThen(isWhole ? Effect.void : expectRest(key, isHttp), forget(waiter))
             })
           })
         })

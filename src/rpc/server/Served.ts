@@ -3,12 +3,13 @@
  * this machine may ask is refused, and streams are made for connections.
  */
 import { posix } from "node:path"
-import { Effect, Semaphore, Stream } from "effect"
+import { Effect, Stream } from "effect"
 import { InvalidArgument, PolicyDenied } from "../../domain/Errors.ts"
 import { resolveSpec } from "../../domain/Sandbox.ts"
 import { asAttached } from "../../services/actor/Execs.ts"
 import { Principal } from "../../services/Principal.ts"
 import { SandboxClient } from "../../services/SandboxClient.ts"
+import { makeShares } from "../../services/Shares.ts"
 import { ServedRpcs } from "../ServedRpcs.ts"
 import { ahead } from "./Ahead.ts"
 import { makeReaders, sizeOf as sizeOfEvent } from "./Readers.ts"
@@ -50,30 +51,20 @@ const listsAtOnce = 8
 const shortList = 20
 
 /** Lists, and measurements, as callers get them: whoever asks for many at a time waits for them, and nobody else does. */
-const makeLists = Effect.gen(function* () {
-  const turns = yield* makeTurns
-  const shares = new Map<string, { readonly permits: Semaphore.Semaphore; users: number }>()
+const makeLists = Effect.map(makeTurns, (turns) => {
+  const share = makeShares(listsAtOnce)
   return <A, E, R>(
     of: string,
     list: Effect.Effect<A, E, R>,
     entriesOf: (list: A) => ReadonlyArray<unknown> = () => []
   ) =>
-    Effect.gen(function* () {
-      const owner = yield* Principal
-      const key = `${owner}\0${of}`
-      const share = shares.get(key) ?? { permits: Semaphore.makeUnsafe(listsAtOnce), users: 0 }
-      shares.set(key, share)
-      share.users++
-      const leave = Effect.sync(() => {
-        if (--share.users === 0) shares.delete(key)
-      })
-      return yield* list.pipe(
+    Effect.flatMap(Principal, (owner) =>
+      list.pipe(
         // Before it is told: that takes its time in one piece.
         Effect.tap((found) => (entriesOf(found).length > shortList ? turns.take(owner) : Effect.void)),
-        share.permits.withPermit,
-        Effect.ensuring(leave)
+        share(`${owner}\0${of}`)
       )
-    })
+    )
 })
 
 /** Streams of bulk as callers get them. */

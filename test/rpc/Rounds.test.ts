@@ -75,4 +75,25 @@ describe("rounds", () => {
       assert.isFalse(isDue())
     })
   )
+
+  it.effect("let everybody pass who waits again as soon as it has passed", () =>
+    Effect.gen(function* () {
+      const begins: Array<() => void> = []
+      const rounds = makeRounds((begin) => {
+        begins.push(begin)
+      })
+      const pass = rounds.pass(Owner.make("greedy"), 200 * kib)
+      const fibers = yield* Effect.forEach([1, 2, 3], () =>
+        Effect.forkChild(Effect.replicateEffect(pass, 20, { discard: true }), { startImmediately: true })
+      )
+      for (let begin = begins.shift(); begin !== undefined; begin = begins.shift()) {
+        begin()
+        yield* Effect.yieldNow
+      }
+      assert.deepStrictEqual(
+        fibers.map((fiber) => fiber.pollUnsafe()?._tag),
+        ["Success", "Success", "Success"]
+      )
+    })
+  )
 })

@@ -46,14 +46,15 @@ export const makeRounds = (nextRound: (begin: () => void) => void = setImmediate
     inAll = 0
     for (const [owner, waiters] of [...waiting]) {
       if (inAll >= roundBytes) break
-      // Behind those who have to wait longer.
-      waiting.delete(owner)
       for (const waiter of waiters) {
         if (!mayTell(owner)) break
         waiters.delete(waiter)
         tell(owner, waiter.bytes)
+        // It goes on within this call, and may well wait again: among these.
         waiter.go()
       }
+      // Behind those who have to wait longer.
+      waiting.delete(owner)
       if (waiters.size > 0) waiting.set(owner, waiters)
     }
   }

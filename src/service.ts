@@ -198,7 +198,7 @@ const server = (settings: ServiceSettings) =>
   )
 
 /** How long is waited for who reads piece by piece over plain HTTP, and would not find this service when the port is free, in milliseconds. */
-const returnMillis = 1_000
+const returnMillis = 3_000
 /** How long answers may be taken in any case that calls which were cut off have given, in milliseconds. */
 const leastFlushMillis = 250
 
@@ -220,20 +220,18 @@ const doorkeeper = ({ drainMillis = defaultDrainMillis }: ServiceSettings) =>
       const hurried = yield* Latch.make(false)
       yield* Effect.addFinalizer(() =>
         Effect.gen(function* () {
+          const from = yield* elapsedMillis
+          const left = Effect.map(elapsedMillis, (now) => Math.max(0, drainMillis - (now - from)))
           yield* calls.refuse
-          yield* calls.returned(returnMillis)
+          yield* calls.returned(Math.min(returnMillis, drainMillis))
           yield* leave
           if (calls.running() > 0) {
-            yield* Effect.logInfo(`waiting up to ${drainMillis} ms for ${calls.running()} calls`)
+            yield* Effect.logInfo(`waiting up to ${yield* left} ms for ${calls.running()} calls`)
           }
-          const from = yield* elapsedMillis
-          const done = yield* Effect.raceFirst(calls.drained(drainMillis), Effect.as(hurried.await, false))
+          const done = yield* Effect.raceFirst(calls.drained(yield* left), Effect.as(hurried.await, false))
           if (!done) yield* Effect.logInfo(`${calls.running()} calls are cut off`)
-          const left = done ? drainMillis - ((yield* elapsedMillis) - from) : 0
-          yield* Effect.raceFirst(
-            cut(Math.max(leastFlushMillis, left)),
-            Effect.andThen(hurried.await, cut(0))
-          )
+          const flushMillis = Math.max(leastFlushMillis, yield* left)
+          yield* Effect.raceFirst(cut(flushMillis), Effect.andThen(hurried.await, cut(0)))
         })
       )
       if (token !== undefined) yield* announce(baseDir, { url, token })

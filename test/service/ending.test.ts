@@ -169,8 +169,23 @@ describe.runIf(canRun)("a planned restart of a service of containers", () => {
               yield* Ref.update(done, (count) => count + 1)
             }
           })
+        const bytes = 20_000_000
+        const reader = Effect.gen(function* () {
+          const events = sandbox.process.stream(["head", "-c", String(bytes), "/dev/zero"], {
+            maxOutputBytes: "none"
+          })
+          const read = yield* Stream.runFold(
+            events,
+            () => 0,
+            (sum, event) => sum + (event._tag === "Output" ? event.data.byteLength : 0)
+          )
+          assert.strictEqual(read, bytes)
+        })
         const workers = yield* Effect.forkChild(
-          Effect.all([1, 2, 3].map(worker), { concurrency: "unbounded", discard: true })
+          Effect.all([...[1, 2, 3].map(worker), Effect.forever(reader)], {
+            concurrency: "unbounded",
+            discard: true
+          })
         )
         const more = Effect.gen(function* () {
           const before = yield* Ref.get(done)

@@ -203,7 +203,6 @@ export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
       reader.kept?.end()
       return cut(reader, exit, isHttp)
     }
-    reader.kept?.setAway(true)
     return isHttp ? hold(reader, heldFor) : forget(reader)
   }
 
@@ -235,6 +234,7 @@ export const makeReaders = Effect.fnUntraced(function* (limits: Limits) {
         const again = first
         first = []
         if (isHttp && size > 0 && !isLast() && (!reader.held.given(size) || size >= answerBytes)) {
+          reader.kept?.setAway(true)
           return Cause.done()
         }
         return Effect.map(isNonEmpty(again) ? Effect.succeed(again) : next, (events) => {

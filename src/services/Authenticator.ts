@@ -25,6 +25,8 @@ export class Authenticator extends Context.Service<
     readonly authenticate: (
       token: Redacted.Redacted<string> | undefined
     ) => Effect.Effect<Caller, Authentication | BackendFailed>
+    /** Waits until a token may have been revoked: then every open connection is looked at again. Left out: they are looked at from time to time. */
+    readonly revoked?: Effect.Effect<void> | undefined
   }
 >()("fiberbox/services/Authenticator") {}
 

@@ -2,7 +2,7 @@
  * API keys: random tokens that carry an owner and a scope. The token itself is
  * told once, when it is made; what is kept is its SHA-256.
  */
-import { Clock, Context, Effect, Layer, Redacted, Schema } from "effect"
+import { Clock, Context, Deferred, Effect, Exit, Layer, Redacted, Schema } from "effect"
 import { Digest, Mac, SecureRandom } from "effect/crypto"
 import { KeyId, KeyInfo, type MintedKey, type MintRequest } from "../domain/Access.ts"
 import { type BackendFailed, NotFound } from "../domain/Errors.ts"
@@ -46,6 +46,8 @@ export class Keys extends Context.Service<
     readonly verify: (token: string) => Effect.Effect<KeyInfo | undefined, BackendFailed>
     /** How often keys were revoked: whoever remembers a verification forgets it when this changes. */
     readonly revocations: () => number
+    /** Waits until a key is revoked, or may have been. */
+    readonly revoked: Effect.Effect<void>
   }
 >()("fiberbox/services/Keys") {
   /** The keys in whatever store is provided. */
@@ -75,6 +77,7 @@ const make = Effect.gen(function* () {
   const random = yield* SecureRandom.SecureRandom
   const digests = yield* Digest.Digest
   let revocations = 0
+  let next = Deferred.makeUnsafe<void>()
 
   const hashOf = (token: string) => digests.digestHex(Digest.sha256, encoder.encode(token))
 
@@ -115,10 +118,13 @@ const make = Effect.gen(function* () {
         store.remove(id),
         Effect.sync(() => {
           revocations++
+          Deferred.doneUnsafe(next, Exit.void)
+          next = Deferred.makeUnsafe()
         })
       )
       if (!removed) return yield* new NotFound({ kind: "key", id })
     }),
-    revocations: () => revocations
+    revocations: () => revocations,
+    revoked: Effect.suspend(() => Deferred.await(next))
   })
 })

@@ -3,7 +3,7 @@
  * another's sandbox is answered, byte for byte, like one that does not exist.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Option, Redacted, type Scope, Stream } from "effect"
+import { Deferred, Effect, Fiber, Option, Redacted, type Scope, Stream } from "effect"
 import { type LeaseId, SandboxId } from "../../src/domain/Ids.ts"
 import { SandboxOperations, SandboxRpcs } from "../../src/rpc/SandboxRpcs.ts"
 import { httpPath } from "../../src/rpc/ServedRpcs.ts"
@@ -203,6 +203,39 @@ describe("a JSON web token", () => {
       }
     })
   )
+})
+
+describe("a key that is revoked", () => {
+  for (const transport of ["websocket", "http"] as const) {
+    promise(
+      `ends what is open by it, at once and not at the next look, over ${transport}`,
+      Effect.gen(function* () {
+        const service = yield* start({ hostImage: true })
+        const admin = yield* adminOf(service, service.token)
+        const { info, token } = yield* admin.mintKey({ owner: "alice", scope: "exec" })
+        const sandboxes = yield* sandboxesOf(service, Redacted.value(token), { transport })
+        const sandbox = yield* sandboxes.createDetached()
+        const begun = yield* Deferred.make<void>()
+        const stream = yield* Effect.forkScoped(
+          sandbox.process.stream(["sleep", "1000"], { timeoutMillis: "none" }).pipe(
+            Stream.tap(() => Deferred.succeed(begun, undefined)),
+            Stream.runDrain,
+            Effect.flip
+          )
+        )
+        yield* Deferred.await(begun)
+        yield* admin.revokeKey(info.id)
+        const refused = yield* sandbox.info.pipe(
+          Effect.repeat({ times: 10_000 }),
+          Effect.flip,
+          Effect.timeout("5 seconds")
+        )
+        assert.strictEqual(refused._tag, "Authentication")
+        const cut = yield* Effect.timeout(Fiber.join(stream), "5 seconds")
+        assert.strictEqual(cut._tag, "Authentication")
+      })
+    )
+  }
 })
 
 describe("a token's scope", () => {

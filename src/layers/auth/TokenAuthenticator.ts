@@ -92,6 +92,7 @@ const make = Effect.fnUntraced(function* (options: TokenOptions) {
   })
 
   return Authenticator.of({
+    revoked: keys.revoked,
     authenticate: (token) =>
       Effect.tapError(check(token), (error) =>
         error._tag === "Authentication" ? Metric.update(ServiceMetrics.refusedTokens, 1) : Effect.void

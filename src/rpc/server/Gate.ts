@@ -137,8 +137,11 @@ export const makeGate = Effect.fnUntraced(function* (options: ServerOptions, doo
 
   /** Ends the connection when its token is not what it was any more. */
   const recheck = (request: Request, token: Redacted.Redacted<string> | undefined, caller: Caller) =>
-    Effect.suspend(() => authenticator.authenticate(token)).pipe(
-      Effect.delay(options.recheck ?? "10 seconds"),
+    Effect.raceFirst(
+      Effect.sleep(options.recheck ?? "10 seconds"),
+      authenticator.revoked ?? Effect.never
+    ).pipe(
+      Effect.andThen(Effect.suspend(() => authenticator.authenticate(token))),
       Effect.map((now) => now.owner === caller.owner && now.scope === caller.scope),
       Effect.catchTags({
         Authentication: () => Effect.succeed(false),

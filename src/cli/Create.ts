@@ -110,7 +110,9 @@ export const create = Command.make("create", flags, (options) =>
     options,
     Effect.gen(function* () {
       const sandbox = yield* Sandboxes.createDetached(requestOf(options))
-      yield* options.json ? writeJson(yield* sandbox.info) : writeText(sandbox.id)
+      const told = options.json ? Effect.flatMap(sandbox.info, writeJson) : writeText(sandbox.id)
+      // Nobody would know of it.
+      yield* Effect.onError(told, () => Effect.ignore(sandbox.kill))
     })
   )
 ).pipe(

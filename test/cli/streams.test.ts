@@ -141,6 +141,18 @@ layer(Served.layer("memory"), { excludeTestServices: true })("standard streams t
     })
   )
 
+  it.effect("a sandbox whose id cannot be told is not left behind", () =>
+    Effect.gen(function* () {
+      const stdout = yield* opened("/dev/full", "w")
+      for (const more of [[], ["--json"]]) {
+        const name = newName()
+        const { code, err } = yield* fiberbox(["create", "--name", name, ...more], { stdout })
+        assert.deepStrictEqual([code, err.includes("no space left on device")], [125, true])
+        assert.notInclude((yield* fiberbox(["ls"])).out, name)
+      }
+    }).pipe(Effect.scoped)
+  )
+
   it.effect("what standard output does not take is an error with its reason", () =>
     Effect.gen(function* () {
       const name = yield* created

@@ -8,7 +8,7 @@
  * cursor when that breaks.
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
-import { Context, type Duration, Effect, Layer, Schedule } from "effect"
+import { Context, type Duration, Effect, Layer } from "effect"
 import { HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { RpcSerialization, RpcServer } from "effect/rpc"
 import { SocketServer } from "effect/socket"
@@ -21,6 +21,7 @@ import * as Admission from "./server/Admission.ts"
 import { type Door, makeDoor } from "./server/Door.ts"
 import { wholeFrames } from "./server/Frames.ts"
 import { type Gate as GateService, makeGate, refuse } from "./server/Gate.ts"
+import { makeRounds, type Rounds } from "./server/Rounds.ts"
 import * as Served from "./server/Served.ts"
 import { type Limits, limitsOf, type ServerOptions } from "./server/Settings.ts"
 import { makeTurns, type Turns } from "./server/Turns.ts"
@@ -59,13 +60,22 @@ const defaultPort = 7777
 /** How long requests may still take when a server is closed that nobody has drained. */
 const defaultDrain = "500 millis"
 
+/** How often in a row nothing may be found that is still to be sent, and how far apart. */
+const sentLooks = 5
+const lookTime = "10 millis"
+
 /** How long a peer may take to hear that a connection ends. */
 const partTime = "250 millis"
 
 /** The kernel frees a destroyed connection at once; this is for when it does not. */
 const cutTime = "500 millis"
 
-const overSocket = Effect.fnUntraced(function* (router: HttpRouter.HttpRouter, limits: Limits, turns: Turns) {
+const overSocket = Effect.fnUntraced(function* (
+  router: HttpRouter.HttpRouter,
+  limits: Limits,
+  turns: Turns,
+  rounds: Rounds
+) {
   const gate = yield* Gate
   const upgrades = yield* makeUpgrades(limits)
   const protocol = yield* RpcServer.makeProtocolSocketServer.pipe(
@@ -78,13 +88,18 @@ const overSocket = Effect.fnUntraced(function* (router: HttpRouter.HttpRouter, l
     )
   )
   yield* RpcServer.make(ServedRpcs, { disableFatalDefects: true }).pipe(
-    Effect.provideService(RpcServer.Protocol, yield* Admission.overSocket(protocol, turns)),
+    Effect.provideService(RpcServer.Protocol, yield* Admission.overSocket(protocol, turns, rounds)),
     Effect.forkScoped
   )
   yield* router.add("GET", socketPath, gate.admitted("read", "websocket", upgrades.accept))
 })
 
-const overHttp = Effect.fnUntraced(function* (router: HttpRouter.HttpRouter, limits: Limits, turns: Turns) {
+const overHttp = Effect.fnUntraced(function* (
+  router: HttpRouter.HttpRouter,
+  limits: Limits,
+  turns: Turns,
+  rounds: Rounds
+) {
   const gate = yield* Gate
   const { httpEffect, protocol } = yield* RpcServer.makeProtocolWithHttpEffect().pipe(
     Effect.provide(RpcSerialization.layerNdjsonWith({ maxBufferSize: limits.messageBytes * 2 }))
@@ -93,7 +108,7 @@ const overHttp = Effect.fnUntraced(function* (router: HttpRouter.HttpRouter, lim
     Effect.provideService(RpcServer.Protocol, Admission.overHttp(protocol)),
     Effect.forkScoped
   )
-  const answer = yield* Admission.beforeHttp(httpEffect, turns, limits)
+  const answer = yield* Admission.beforeHttp(httpEffect, turns, rounds, limits)
   yield* router.add("POST", httpPath, gate.admitted("read", "http", answer))
 })
 
@@ -117,8 +132,9 @@ const contract = ({ unready = Effect.succeed([]) }: ServerOptions, limits: Limit
     Effect.gen(function* () {
       yield* onlyOurs(router)
       const turns = yield* makeTurns
-      yield* overSocket(router, limits, turns)
-      yield* overHttp(router, limits, turns)
+      const rounds = makeRounds()
+      yield* overSocket(router, limits, turns, rounds)
+      yield* overHttp(router, limits, turns, rounds)
       // Anybody may ask these: the answers say nothing but whether, and why not.
       yield* router.add("GET", "/health", ok)
       yield* router.add(
@@ -137,9 +153,9 @@ const ending = (door: Door, drain: Duration.Input) =>
       const leave = Effect.sync(door.leave)
       const gate = yield* Gate
       const isSent = () => gate.isAnswered() && door.isFlushed()
-      const sent = Effect.repeat(Effect.sync(isSent), {
-        schedule: Schedule.spaced("10 millis"),
-        until: (isSent) => isSent
+      // An answer that was given is written some turns later.
+      const sent = Effect.gen(function* () {
+        for (let looks = 0; looks < sentLooks; looks = isSent() ? looks + 1 : 0) yield* Effect.sleep(lookTime)
       })
       const cut = Effect.fnUntraced(function* (grace: Duration.Input) {
         yield* Effect.timeoutOption(sent, grace)

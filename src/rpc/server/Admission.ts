@@ -16,6 +16,7 @@ import { weigher } from "./BinaryWeight.ts"
 import { smallBytes } from "./Frames.ts"
 import { refuse } from "./Gate.ts"
 import { Held } from "./Held.ts"
+import type { Rounds } from "./Rounds.ts"
 import { CurrentSession, type Session } from "./Session.ts"
 import type { Limits } from "./Settings.ts"
 import type { Turns } from "./Turns.ts"
@@ -26,6 +27,9 @@ type Response = HttpServerResponse.HttpServerResponse
 
 /** What is decoded without waiting for a turn: it takes a few milliseconds. */
 const light = { bytes: 256 * 1024, values: 512 }
+
+/** What a small request takes of its caller's share of a round: so many of them are begun in one that others come in between. */
+const requestShare = 8 * 1024
 
 /** JSON is longer than what it carries: four bytes for three, and escapes. */
 const jsonFactor = 2
@@ -84,7 +88,7 @@ const isExit = (encoded: unknown): encoded is RpcMessage.ResponseExitEncoded["ex
 const isLight = (bytes: number, { values }: Weight) => bytes <= light.bytes && values <= light.values
 
 /** Decides about requests of WebSocket connections, whose envelopes are decoded already and were small (Frames.ts). */
-export const overSocket = (protocol: Protocol, turns: Turns): Effect.Effect<Protocol> =>
+export const overSocket = (protocol: Protocol, turns: Turns, rounds: Rounds): Effect.Effect<Protocol> =>
   Effect.map(AroundCalls, (around) => {
     const refused = Effect.fnUntraced(function* (
       clientId: number,
@@ -103,7 +107,11 @@ export const overSocket = (protocol: Protocol, turns: Turns): Effect.Effect<Prot
           if (message._tag !== "Request") return decode(clientId, message)
           const { id, payload, tag } = message
           if (!(payload instanceof Uint8Array) || payload.byteLength <= smallBytes) {
-            return decode(clientId, message)
+            return Effect.flatMap(CurrentSession, (session) =>
+              session === undefined
+                ? decode(clientId, message)
+                : Effect.andThen(rounds.pass(session.caller.owner, requestShare), decode(clientId, message))
+            )
           }
           const rpc = operationOf(tag)
           const weigh = rpc === undefined ? undefined : weighBinary.get(rpc._tag)
@@ -182,6 +190,7 @@ const counted = (response: Response) =>
 export const beforeHttp = <R>(
   answer: Effect.Effect<Response, never, R>,
   turns: Turns,
+  rounds: Rounds,
   { messageBytes }: Limits
 ) =>
   Effect.map(AroundCalls, (around) =>
@@ -200,7 +209,10 @@ export const beforeHttp = <R>(
       }
       const bytes = new Uint8Array(body.value)
       held.settle(bytes.byteLength)
-      if (bytes.byteLength <= smallBytes) return yield* answer
+      if (bytes.byteLength <= smallBytes) {
+        yield* rounds.pass(owner, requestShare)
+        return yield* answer
+      }
       /** Weighs and refuses; what must not be done at once with much of it is done in a turn. */
       const decide = Effect.suspend(() => {
         const weight = weighJson(bytes, rooms[scope])

@@ -307,3 +307,27 @@ describe("whatever ends a transition, it leaves a status that is so", () => {
     )
   )
 })
+
+describe("a machine that has died", () => {
+  it.effect("is told of to whoever calls before that is recorded, and nobody is told that it runs", () =>
+    inPlace((place) =>
+      Effect.gen(function* () {
+        const { sandboxes, faults } = yield* place.service
+        const sandbox = yield* sandboxes.createDetached()
+        yield* faults.inject("terminate", { _tag: "Delay", duration: "1 minute" })
+        yield* faults.killMachine(sandbox.id)
+        yield* pass(100)
+        const error = yield* Effect.flip(sandbox.files.readText("/home/user/file"))
+        assert.containSubset(error, {
+          _tag: "SandboxFailed",
+          reason: "its machine has ended",
+          outcome: "not-started",
+          isRetryable: true
+        })
+        yield* pass(60_000, 1_000)
+        const later = yield* Effect.flip(sandbox.files.readText("/home/user/file"))
+        assert.containSubset(later, { _tag: "InvalidState", status: "failed" })
+      })
+    )
+  )
+})

@@ -112,7 +112,8 @@ int proc_attach(struct request *q)
 }
 
 /* str id, u32 pid, u32 uid, u8 flags, u64 started ms, u8 exited, u8 signalled, u8 code or signal, u64 exited ms, u64 oldest cursor,
- * u64 end cursor, u8 tree alive, u32 identity, u32 ms left of its limit or none, str label, arguments each ended by a NUL */
+ * u64 end cursor, u8 tree alive, u32 identity, u32 ms left of its limit or none, u32 supervisor's pid or 0, str label, arguments each
+ * ended by a NUL */
 int proc_list(struct request *q)
 {
 	for (struct proc *p = procs; p; p = p->next) {
@@ -122,7 +123,8 @@ int proc_list(struct request *q)
 		w_str(p->id, (u32)strlen(p->id));
 		w_ints("44181", (u64)p->pid, p->uid, p->flags, p->started, p->state >= DRAINING);
 		w_status(p);
-		w_ints("888144", p->exited, journal_oldest(&p->j), p->j.next, p->sup != NULL, p->identity, p->limited ? limit_left(p) : UINT32_MAX);
+		w_ints("8881444", p->exited, journal_oldest(&p->j), p->j.next, p->sup != NULL, p->identity, p->limited ? limit_left(p) : UINT32_MAX,
+		       (u64)(p->sup ? sup_pid(p->sup) : 0));
 		w_str(p->label, p->label_len);
 		w_bytes(p->argv, p->argv_len);
 		w_end();

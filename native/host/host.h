@@ -12,6 +12,7 @@
 #ifndef FIBERBOX_HOST_H
 #define FIBERBOX_HOST_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -108,5 +109,7 @@ int run_main(int argc, char **argv);
 int probe_main(int argc, char **argv);
 /* fiberbox-host sync DIRECTORY: brings all that was written to its file system to the disk. */
 int sync_main(int argc, char **argv);
+/* kill.c */
+int kill_main(int argc, char **argv);
 
 #endif

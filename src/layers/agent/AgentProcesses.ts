@@ -106,6 +106,7 @@ const toInfo = (facts: MachineFacts, process: ReplyOf<"Process">): ListedProcess
   label: process.label === "" ? undefined : process.label,
   identity: process.identity,
   leftMillis: process.leftMillis === noLimit ? undefined : process.leftMillis,
+  supervisor: process.supervisor === 0 ? undefined : process.supervisor,
   treeAlive: process.treeAlive
 })
 

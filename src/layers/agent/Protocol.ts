@@ -157,6 +157,8 @@ export const Process = message("Process", 73, {
   identity: u32,
   /** Of its limit; {@link noLimit} when it has none. */
   leftMillis: u32,
+  /** The process that all of its tree is below, as the sandbox numbers it; 0 when nothing of it is alive. */
+  supervisor: u32,
   label: text,
   /** As much as the agent keeps. */
   argv: strings

@@ -104,6 +104,8 @@ export class Cgroups extends Context.Service<
      * and its limit stays. Hundreds of programs that fork overdraw it by seconds, and all that is in the group waits.
      */
     readonly forgiveCpu: (group: string) => Effect.Effect<void, BackendFailed>
+    /** The file that lists the processes of a group. */
+    readonly processList: (group: string) => string | undefined
     /** What a group uses; zeros for what is not counted here. */
     readonly usage: (group: string) => Effect.Effect<Usage, BackendFailed>
     /** How many processes of a group were killed for want of memory. */
@@ -278,6 +280,7 @@ const make = Effect.gen(function* () {
     isFrozen,
     thaw,
     forgiveCpu,
+    processList: (group) => place("freezer", group, "cgroup.procs"),
     usage,
     memoryKills,
     kill: (group) => until(killOnce(group), "drain"),

@@ -12,6 +12,7 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import { type BackendFailed, SandboxFailed } from "../../domain/Errors.ts"
+import type { ProcessId } from "../../domain/Ids.ts"
 import type { MachineRequest } from "../../services/Backend.ts"
 import type { Machine, MachineExit } from "../../services/Machine.ts"
 import type { AgentMachine } from "../agent/AgentMachine.ts"
@@ -21,7 +22,7 @@ import { checkDisk, type Sync, syncDisk } from "./Disk.ts"
 import { endMachine, isRunning } from "./Ending.ts"
 import { fromPlatform } from "./Failures.ts"
 import { IdRanges } from "./IdRanges.ts"
-import { setUrgent } from "./Kernel.ts"
+import { runProgram, setUrgent } from "./Kernel.ts"
 import { ContainerSettings } from "./Settings.ts"
 
 /** How often a machine whose connection was lost is looked at. */
@@ -38,6 +39,13 @@ const deathMillis = 1000
  */
 const helpAfterMillis = 150
 const help = { schedule: Schedule.spaced("5 millis"), times: 400 }
+
+/**
+ * After so long, and so often, what came of a program is killed from outside while the whole sandbox stands still: thousands that
+ * fork, and take the place of each that is killed, the agent alone does not bring to an end.
+ */
+const cutAfterMillis = 1_000
+const cuts = 3
 
 const hungUp: MachineExit = { reason: "the machine's agent hung up", outOfMemory: false }
 
@@ -95,6 +103,37 @@ export const makeMachine: (
   const urgently = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
     Effect.raceFirst(effect, helped.pipe(Effect.delay(helpAfterMillis), Effect.andThen(Effect.never)))
 
+  /** Pauses and cuts come one after the other: none ends the standing still of another. */
+  const standing = yield* Semaphore.make(1)
+  let isPaused = false
+
+  /** Kills all that is below a program's supervisor, of which nothing can fork meanwhile. */
+  const cut = Effect.fnUntraced(function* (processId: ProcessId) {
+    const agentPid = yield* files.pid(container)
+    const listed = (yield* agent.processes.list).find((one) => one.processId === processId)
+    const members = cgroups.processList(group)
+    if (agentPid === undefined || listed?.supervisor === undefined || members === undefined || isPaused)
+      return
+    const words = ["kill", String(agentPid), String(listed.supervisor), members]
+    yield* Effect.andThen(cgroups.freeze(group), runProgram(helper, words)).pipe(
+      Effect.ensuring(Effect.ignore(cgroups.thaw(group)))
+    )
+  })
+
+  /** Ends a program, in the end from outside. */
+  const surely = <A, E>(processId: ProcessId, ending: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+    Effect.raceFirst(
+      urgently(ending),
+      standing
+        .withPermit(cut(processId))
+        .pipe(
+          Effect.ignore({ log: "Debug", message: "a program could not be ended from outside" }),
+          Effect.delay(cutAfterMillis),
+          Effect.repeat({ times: cuts - 1 }),
+          Effect.andThen(Effect.never)
+        )
+    )
+
   const describeExit = cgroups.memoryKills(group).pipe(
     Effect.orElseSucceed(() => 0),
     Effect.map(
@@ -137,13 +176,23 @@ export const makeMachine: (
     cgroups.freeze(group),
     syncFor({ operation: "pause a container", outcome: "not-started" })
   ).pipe(
+    Effect.tap(() =>
+      Effect.sync(() => {
+        isPaused = true
+      })
+    ),
     Effect.onError(() =>
       Effect.ignore(cgroups.thaw(group), {
         log: "Warn",
         message: `${request.sandboxId} could not be paused, and may stand still all the same`
       })
-    )
+    ),
+    standing.withPermit
   )
+  const thaw = Effect.suspend(() => {
+    isPaused = false
+    return cgroups.thaw(group)
+  }).pipe(standing.withPermit)
 
   const metrics = Effect.gen(function* () {
     const usage = yield* cgroups.usage(group)
@@ -162,14 +211,14 @@ export const makeMachine: (
     processes: {
       ...agent.processes,
       list: urgently(agent.processes.list),
-      cancel: (start, cause) => urgently(agent.processes.cancel(start, cause)),
-      kill: (processId) => urgently(agent.processes.kill(processId))
+      cancel: (start, cause) => surely(start.processId, agent.processes.cancel(start, cause)),
+      kill: (processId) => surely(processId, agent.processes.kill(processId))
     },
     files: agent.files,
     dial: agent.dial,
     pause: whileRunning(pause),
     // The agent of a machine that was paused when we connected has yet to hear of us.
-    resume: whileRunning(Effect.andThen(cgroups.thaw(group), agent.greeted)),
+    resume: whileRunning(Effect.andThen(thaw, agent.greeted)),
     metrics: whileRunning(metrics),
     sync: whileRunning(syncFor({ operation: "bring files to the disk", outcome: "completed" })),
     terminate,

@@ -9,7 +9,7 @@ import * as Effect from "effect/Effect"
 import type { BackendFailed, Outcome } from "../../domain/Errors.ts"
 import type { Container } from "./ContainerFiles.ts"
 import { backendFailed, lastLine } from "./Failures.ts"
-import { readNumber, runProgram } from "./Kernel.ts"
+import { isAttached, readNumber, runProgram } from "./Kernel.ts"
 
 /**
  * Two fields of a superblock, and the bits in them that say that something could not be written: an error, and a journal that was
@@ -27,17 +27,20 @@ const lostBecause = (reason: string) => `what was written last did not reach the
  * Why something that was written to a disk never reached it; undefined when all has. For a disk
  * that is not mounted any more, because only then the mark is there for certain. The next mount clears it.
  */
-export const lossOf = (container: Container): Effect.Effect<string | undefined> =>
-  Effect.gen(function* () {
-    // No disk has lost nothing.
-    const read = (offset: number) => Effect.orElseSucceed(readNumber(container.files.disk, offset), () => 0)
-    if (((yield* read(state.offset)) & state.hasErrors) !== 0) {
-      return lostBecause("the host's disk was full or failed")
-    }
-    return ((yield* read(incompatible.offset)) & incompatible.needsRecovery) === 0
-      ? undefined
-      : lostBecause("the host's disk was full or failed, or the host itself has ended")
-  })
+export const lossOf = Effect.fnUntraced(function* (
+  container: Container
+): Effect.fn.Return<string | undefined> {
+  // No disk has lost nothing.
+  const read = (offset: number) => Effect.orElseSucceed(readNumber(container.files.disk, offset), () => 0)
+  if (((yield* read(state.offset)) & state.hasErrors) !== 0) {
+    return lostBecause("the host's disk was full or failed")
+  }
+  if (((yield* read(incompatible.offset)) & incompatible.needsRecovery) === 0) return undefined
+  // Of one that somebody on the host still holds, the journal is in use.
+  return (yield* isAttached(container.files.disk))
+    ? undefined
+    : lostBecause("the host's disk was full or failed, or the host itself has ended")
+})
 
 /** Fails when something that was written to a disk never reached it, as {@link lossOf} says. */
 export const checkDisk = Effect.fnUntraced(function* (container: Container, operation: string) {

@@ -8,6 +8,8 @@ import {
   constants,
   lstatSync,
   openSync,
+  readdirSync,
+  readFileSync,
   readSync,
   rmSync,
   statfsSync,
@@ -122,6 +124,18 @@ export const readNumber = (path: string, offset: number): Effect.Effect<number, 
     },
     catch: codeOf
   })
+
+/** Whether a file is the disk of a loop device. */
+export const isAttached = (path: string): Effect.Effect<boolean> =>
+  Effect.sync(() =>
+    readdirSync("/sys/block").some((name) => {
+      try {
+        return readFileSync(`/sys/block/${name}/loop/backing_file`, "utf8").trim() === path
+      } catch {
+        return false // no loop device, or a free one
+      }
+    })
+  )
 
 /** Opens this many descriptors at once and closes them; fails with the error's code. */
 export const openMany = (count: number): Effect.Effect<void, string> =>

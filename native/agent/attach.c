@@ -37,7 +37,7 @@ static bool attach_pump(struct chan *c)
 	if (p->state == STARTING)
 		return false;
 	if (!a->announced)
-		w_frame(T_SPAWNED, c->id, "481", (u64)p->pid, p->started, a->existed);
+		w_frame(T_SPAWNED, c->id, "4814", (u64)p->pid, p->started, a->existed, (u64)(p->sup ? sup_pid(p->sup) : 0));
 	a->announced = true;
 	if (!journal_peek(&p->j, &a->at, c->credit < OUTPUT_MAX ? (u32)c->credit : OUTPUT_MAX, &piece)) {
 		if (p->state == EXITED)

@@ -69,7 +69,7 @@ enum type {
 	T_OK = 64,
 	T_ERROR = 65,     /* u16 code, i32 errno, u64 detail, str message */
 	T_END = 66,       /* u8 truncated */
-	T_SPAWNED = 67,   /* u32 pid, u64 started ms, u8 existed */
+	T_SPAWNED = 67,   /* u32 pid, u64 started ms, u8 existed, u32 supervisor's pid or 0 */
 	T_OUTPUT = 68,    /* u64 cursor, u8 stream (1, 2), u64 time ms, bytes */
 	T_TRUNCATED = 69, /* u64 from, u64 to: these bytes are gone */
 	T_EXIT = 70,      /* u8 signalled, u8 code or signal, u64 end cursor, u64 exited ms, u8 ended by its limit, u8 tree alive */

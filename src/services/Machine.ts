@@ -62,8 +62,6 @@ export interface ListedProcess extends ProcessInfo {
   readonly leftMillis?: number | undefined
   /** Whether it, or a descendant of it, is alive. */
   readonly treeAlive: boolean
-  /** The process that all that is alive of it is below, as the machine numbers it, where there is one. */
-  readonly supervisor?: number | undefined
 }
 
 /** Of a listed process what everybody may know. */
@@ -72,7 +70,6 @@ export const processInfoOf = ({
   identity: __,
   leftMillis: ___,
   treeAlive: ____,
-  supervisor: _____,
   ...info
 }: ListedProcess): ProcessInfo => info
 

@@ -32,6 +32,8 @@ export interface AgentMachine extends Pick<Machine, "processes" | "files" | "dia
   readonly greeted: Effect.Effect<void, Unreachable>
   /** Completes when the connection is lost. */
   readonly closed: Effect.Effect<void>
+  /** The process that all of a program's tree is below, as the sandbox numbers it, as far as it was heard. */
+  readonly supervisorOf: (processId: string) => number | undefined
 }
 
 /** An answer the agent owes within this time, if the caller names none. */
@@ -62,15 +64,19 @@ const makeDial = (client: AgentClient, facts: MachineFacts): Machine["dial"] => 
 }
 
 /** Turns a client into the agent's part of a machine. */
-export const makeAgentMachine = (client: AgentClient, facts: MachineFacts): AgentMachine => ({
-  greeted: Effect.mapError(client.greeted(facts.transportMillis), (error) =>
-    unreachable(error, { backend: facts.backend, operation: "greet the agent" })
-  ),
-  closed: Effect.asVoid(client.closed),
-  processes: makeProcesses(client, facts),
-  files: makeFiles(client, facts),
-  dial: makeDial(client, facts)
-})
+export const makeAgentMachine = (client: AgentClient, facts: MachineFacts): AgentMachine => {
+  const { supervisorOf, ...processes } = makeProcesses(client, facts)
+  return {
+    greeted: Effect.mapError(client.greeted(facts.transportMillis), (error) =>
+      unreachable(error, { backend: facts.backend, operation: "greet the agent" })
+    ),
+    closed: Effect.asVoid(client.closed),
+    processes,
+    supervisorOf,
+    files: makeFiles(client, facts),
+    dial: makeDial(client, facts)
+  }
+}
 
 /**
  * Connects to an agent for as long as the scope lasts, and waits until it has answered, unless `isPaused` says that it

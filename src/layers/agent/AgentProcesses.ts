@@ -23,7 +23,7 @@ import {
   spawnError,
   unreachable
 } from "./AgentFailures.ts"
-import type { MachineFacts } from "./AgentMachine.ts"
+import type { AgentMachine, MachineFacts } from "./AgentMachine.ts"
 import { noLimit, type ReplyOf, spawnFlags } from "./Protocol.ts"
 
 /** How long a tree may take to die before the caller is told that it does not. */
@@ -106,17 +106,45 @@ const toInfo = (facts: MachineFacts, process: ReplyOf<"Process">): ListedProcess
   label: process.label === "" ? undefined : process.label,
   identity: process.identity,
   leftMillis: process.leftMillis === noLimit ? undefined : process.leftMillis,
-  supervisor: process.supervisor === 0 ? undefined : process.supervisor,
   treeAlive: process.treeAlive
 })
 
+/** Which supervisor has which program, as far as it was heard. One that has another program since has none of the first. */
+const makeSupervisors = () => {
+  const programs = new Map<number, string>()
+  const supervisors = new Map<string, number>()
+  return {
+    note: (processId: string, supervisor: number) => {
+      if (supervisor === 0) return
+      const before = programs.get(supervisor)
+      if (before !== undefined) supervisors.delete(before)
+      programs.set(supervisor, processId)
+      supervisors.set(processId, supervisor)
+    },
+    of: (processId: string) => supervisors.get(processId)
+  }
+}
+
 /** The operations on processes. */
-export const makeProcesses = (client: AgentClient, facts: MachineFacts): MachineProcesses => {
+export const makeProcesses = (
+  client: AgentClient,
+  facts: MachineFacts
+): MachineProcesses & Pick<AgentMachine, "supervisorOf"> => {
+  const supervisors = makeSupervisors()
+  const noting = (processId: string) => (message: ProcessMessage) => {
+    if (message._tag === "Spawned") supervisors.note(processId, message.supervisor)
+    return lift(message)
+  }
   const millis = facts.transportMillis
   const asked = (operation: string) => ({ backend: facts.backend, operation })
   const lift = toEvent(facts)
   const list = client.processes(millis).pipe(
-    Effect.map((processes) => processes.map((process) => toInfo(facts, process))),
+    Effect.map((processes) =>
+      processes.map((process) => {
+        supervisors.note(process.processId, process.supervisor)
+        return toInfo(facts, process)
+      })
+    ),
     Effect.mapError((error) => unreachable(error, asked("list processes")))
   )
   /** Of a call on one process: one that has ended is no error to those who only want it to. */
@@ -132,11 +160,15 @@ export const makeProcesses = (client: AgentClient, facts: MachineFacts): Machine
     spawnError(error, request.argv[0], request.processId, asked("start a process"))
 
   return {
+    supervisorOf: supervisors.of,
     list,
     run: (request) =>
-      client.run(toSpec(request), millis).pipe(Stream.map(lift), Stream.mapError(spawnFailure(request))),
+      client
+        .run(toSpec(request), millis)
+        .pipe(Stream.map(noting(request.processId)), Stream.mapError(spawnFailure(request))),
     start: Effect.fnUntraced(function* (request: SpawnRequest) {
       const started = yield* Effect.mapError(client.spawn(toSpec(request), millis), spawnFailure(request))
+      supervisors.note(request.processId, started.supervisor)
       if (started.existed) {
         const existing = (yield* list).find((info) => info.processId === request.processId)
         if (existing !== undefined) return processInfoOf(existing)

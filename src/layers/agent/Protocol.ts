@@ -125,7 +125,13 @@ export const AgentHello = message("AgentHello", 1, {
 export const Ok = message("Ok", 64, {})
 export const Failed = message("Failed", 65, { code: u16, errno: u32, detail: u64, message: text })
 export const End = message("End", 66, { truncated: bool })
-export const Spawned = message("Spawned", 67, { pid: u32, startedAt: u64, existed: bool })
+export const Spawned = message("Spawned", 67, {
+  pid: u32,
+  startedAt: u64,
+  existed: bool,
+  /** As in {@link Process}. */
+  supervisor: u32
+})
 export const Output = message("Output", 68, { cursor: u64, stream: u8, at: u64, data: rest })
 export const Truncated = message("Truncated", 69, { from: u64, to: u64 })
 export const Exit = message("Exit", 70, {

@@ -44,7 +44,7 @@ const help = { schedule: Schedule.spaced("5 millis"), times: 400 }
  * After so long, and so often, what came of a program is killed from outside while the whole sandbox stands still: thousands that
  * fork, and take the place of each that is killed, the agent alone does not bring to an end.
  */
-const cutAfterMillis = 1_000
+const cutAfterMillis = 400
 const cuts = 3
 
 const hungUp: MachineExit = { reason: "the machine's agent hung up", outOfMemory: false }
@@ -110,11 +110,10 @@ export const makeMachine: (
   /** Kills all that is below a program's supervisor, of which nothing can fork meanwhile. */
   const cut = Effect.fnUntraced(function* (processId: ProcessId) {
     const agentPid = yield* files.pid(container)
-    const listed = (yield* agent.processes.list).find((one) => one.processId === processId)
+    const supervisor = agent.supervisorOf(processId)
     const members = cgroups.processList(group)
-    if (agentPid === undefined || listed?.supervisor === undefined || members === undefined || isPaused)
-      return
-    const words = ["kill", String(agentPid), String(listed.supervisor), members]
+    if (isPaused || agentPid === undefined || supervisor === undefined || members === undefined) return
+    const words = ["kill", String(agentPid), String(supervisor), members]
     yield* Effect.andThen(cgroups.freeze(group), runProgram(helper, words)).pipe(
       Effect.ensuring(Effect.ignore(cgroups.thaw(group)))
     )

@@ -171,7 +171,7 @@ describe("a session", () => {
             agent.sent
               .filter(({ type }) => type === P.Credit.type)
               .reduce((sum, { payload }) => sum + (P.Credit.decode(payload)?.bytes ?? 0), 0)
-          agent.say(P.Spawned.encode(channel, { pid: 1, startedAt: 1, existed: false }))
+          agent.say(P.Spawned.encode(channel, { pid: 1, startedAt: 1, existed: false, supervisor: 0 }))
           for (let i = 0; i < 4; i++) agent.say(output(i * 100_000))
           yield* Effect.yieldNow
           assert.deepStrictEqual([taken, granted()], [100_000, 0])

@@ -44,7 +44,15 @@ describe.runIf(canRun)("what came of a program", () => {
         if (list === undefined) return assert.fail("the sandbox has no control group")
         const count = Effect.sync(() => readFileSync(list, "utf8").trim().split("\n").length)
         const listed = yield* machine.processes.list
-        const of = (name: string) => listed.find(({ processId }) => processId === name)?.supervisor
+        const status = (pid: string) => readFileSync(`/proc/${pid}/status`, "utf8")
+        const inside = (pid: string) => /^NSpid:.*\t(\d+)$/m.exec(status(pid))?.[1]
+        /** The parent of a program, as the sandbox numbers it. */
+        const of = (name: string) => {
+          const program = listed.find(({ processId }) => processId === name)?.pid
+          const members = readFileSync(list, "utf8").trim().split("\n")
+          const host = members.find((pid) => inside(pid) === String(program)) ?? ""
+          return inside(/^PPid:\t(\d+)$/m.exec(status(host))?.[1] ?? "")
+        }
         // Both trees are whole: 5 processes each, their supervisors, and those that wait for work; the agent.
         yield* Effect.repeat(count, { schedule: Schedule.spaced("10 millis"), until: (n) => n >= 13 })
 

@@ -74,23 +74,23 @@ const make = (limits: Limits) =>
           return watch(Effect.fail(new PolicyDenied({ policy: "scope", reason })))
         }
         const share = endings.has(rpc._tag) ? 2 : 1
-        const { callers } = session
+        const { ofCaller } = session
         const isFull = session.running >= limits.requestsPerConnection * share
-        if (isFull || callers.running >= limits.requestsPerCaller * share) {
+        if (isFull || ofCaller.running >= limits.requestsPerCaller * share) {
           const whose = isFull
             ? `${session.running} calls of this connection`
-            : `${callers.running} calls of this caller`
+            : `${ofCaller.running} calls of this caller`
           const reason = `${whose} are under way`
           return Effect.fail(new ResourceExhausted({ resource: "calls", reason, retryAfterMillis: 100 }))
         }
         session.running++
-        callers.running++
+        ofCaller.running++
         const changes = needed !== "read" && !isRead(rpc)
         return Effect.ensuring(
           changes ? outlive(watch(call), session.transport === "websocket") : watch(call),
           Effect.sync(() => {
             session.running--
-            callers.running--
+            ofCaller.running--
           })
         )
       })

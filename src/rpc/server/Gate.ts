@@ -81,7 +81,7 @@ const makeMisled = ({ host = "127.0.0.1", hosts = [], origins = [] }: ServerOpti
 /** What one caller has open and under way, and its shares of what may be held of requests and for readers. */
 interface Share {
   connections: number
-  readonly callers: Session["callers"]
+  readonly ofCaller: Session["ofCaller"]
   readonly output: Budget
   readonly requests: Budget
 }
@@ -95,7 +95,7 @@ const makePlaces = (limits: Limits) => {
     Effect.sync(() => {
       share.connections--
       // Readers whose connection was cut may be held, and count.
-      if (share.connections === 0 && share.output.taken() === 0 && share.callers.running === 0) {
+      if (share.connections === 0 && share.output.taken() === 0 && share.ofCaller.running === 0) {
         shares.delete(owner)
       }
     })
@@ -103,7 +103,7 @@ const makePlaces = (limits: Limits) => {
     Effect.suspend(() => {
       const share = shares.get(owner) ?? {
         connections: 0,
-        callers: { running: 0 },
+        ofCaller: { running: 0 },
         output: makeBudget(limits.outputBytesPerCaller, output),
         requests: makeBudget(limits.requestBytesPerCaller, requests)
       }
@@ -120,8 +120,8 @@ const makePlaces = (limits: Limits) => {
   return (caller: Caller) =>
     Effect.map(
       Effect.acquireRelease(enter(caller), (share) => leave(caller, share)),
-      ({ callers, output, requests }) => ({
-        callers,
+      ({ ofCaller, output, requests }) => ({
+        ofCaller,
         output: makeBudget(limits.outputBytesPerConnection, output),
         requests
       })

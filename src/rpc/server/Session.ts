@@ -12,7 +12,7 @@ export interface Session {
   readonly transport: "websocket" | "http"
   /** Calls and streams of this connection, and of all of its caller, that have begun and not ended. */
   running: number
-  readonly callers: { running: number }
+  readonly ofCaller: { running: number }
   /** Readers of the programs of each sandbox. */
   readonly readers: Map<string, number>
   /** What may wait for its readers, and to be sent, beyond the little that each of them may have. */
